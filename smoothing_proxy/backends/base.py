@@ -1,0 +1,76 @@
+"""What a classifier is to the rest of the house: encoded copies in, replies out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from smoothing_proxy.errors import BackendError
+from smoothing_proxy.images.codec import EncodedImage, Encoding
+
+__all__ = ["Backend", "Reply", "ScoredLabel"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredLabel:
+    """One label of a reply. name: as the classifier writes it. confidence: in [0, 1]. id: its own id or ""."""
+
+    name: str
+    confidence: float
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A parsed answer. labels: in any order, may be empty. model_version: as stated, or ""."""
+
+    labels: tuple[ScoredLabel, ...]
+    model_version: str = ""
+    request_id: str = ""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A classifier that can only be asked."""
+
+    @property
+    def name(self) -> str:
+        """As the user would write it: "local:model.tflite", "aws-rekognition"."""
+        ...
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """What identifies the classifier for the run's manifest (name, file's sha256, region); no secrets."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """The most copies that one request may carry, >= 1."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests are best in flight at once, >= 1."""
+        ...
+
+    @property
+    def price_usd(self) -> float:
+        """Dollars for one copy, >= 0."""
+        ...
+
+    @property
+    def encoding(self) -> Encoding:
+        """How copies are encoded for this classifier unless the user says otherwise."""
+        ...
+
+    async def classify(self, copies: Sequence[EncodedImage]) -> Sequence[Reply | BackendError]:
+        """One request: an answer or the failure for each copy, in order, `len(copies) <= batch_size`.
+
+        Raises BackendError when the request failed as a whole. AuthenticationError always means the whole.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections, threads and memory. Calling it twice is fine."""
+        ...

@@ -1,0 +1,64 @@
+"""TOML files into frozen settings: unknown keys are refused with the nearest known one.
+
+The file, the key and what was expected are named in every error. Values are never echoed, since a key may hold
+a secret.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from smoothing_proxy.errors import ConfigError, nearest
+
+__all__ = ["Settings", "parse_settings", "read_toml"]
+
+
+class Settings(BaseModel):
+    """The base of every settings table: frozen, strict about keys, silent about values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's tables. Raises ConfigError when it cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_settings(kind: type[S], values: Mapping[str, Any], *, source: str) -> S:
+    """`values` as `kind`. Raises ConfigError with one line per fault: source, key, what was expected."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        faults = [_fault(kind, fault["loc"], fault["type"], fault["msg"]) for fault in error.errors()]
+        raise ConfigError("\n".join(f"{source}: {fault}" for fault in faults)) from None
+
+
+def _fault(kind: type[BaseModel], loc: tuple[int | str, ...], fault: str, message: str) -> str:
+    key = ".".join(str(part) for part in loc) or "(whole file)"
+    if fault != "extra_forbidden":
+        return f"{key}: {message.removeprefix('Value error, ')}"
+    return f"{key}: unknown key{nearest(str(loc[-1]), _keys(kind, loc[:-1]))}"
+
+
+def _keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that the table at `loc` knows; [] where the table's type cannot be told."""
+    for part in loc:
+        field = kind.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        kind = inner
+    return list(kind.model_fields)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,8 @@ def parse_settings(kind: type[S], values: Mapping[str, Any], *, source: str) -> 
     except ValidationError as error:
         faults = [_fault(kind, fault["loc"], fault["type"], fault["msg"]) for fault in error.errors()]
         raise ConfigError("\n".join(f"{source}: {fault}" for fault in faults)) from None
+    except ConfigError as error:  # from a noun that checks itself
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def _fault(kind: type[BaseModel], loc: tuple[int | str, ...], fault: str, message: str) -> str:
@@ -56,9 +59,13 @@ def _fault(kind: type[BaseModel], loc: tuple[int | str, ...], fault: str, messag
 def _keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """The keys that the table at `loc` knows; [] where the table's type cannot be told."""
     for part in loc:
-        field = kind.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        known = kind.model_fields.get(str(part))
+        inner = known.annotation if known else None
+        if not isinstance(inner, type):
+            return []
+        if is_dataclass(inner):
+            return [field.name for field in fields(inner)]
+        if not issubclass(inner, BaseModel):
             return []
         kind = inner
     return list(kind.model_fields)

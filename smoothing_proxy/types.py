@@ -83,6 +83,10 @@ class Cost:
     unknown: int = 0
     usd: float = 0.0
 
+    def at(self, price_usd: float) -> Cost:
+        """The same queries at a price for each; the unknown ones are charged too."""
+        return Cost(self.queries, self.unknown, (self.queries + self.unknown) * price_usd)
+
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.queries + other.queries, self.unknown + other.unknown, self.usd + other.usd)
 

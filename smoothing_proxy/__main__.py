@@ -1,0 +1,5 @@
+"""`python -m smoothing_proxy`."""
+
+from smoothing_proxy.cli import main
+
+main()

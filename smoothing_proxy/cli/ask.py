@@ -1,0 +1,105 @@
+"""`predict` and `certify`: one picture, one answer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from smoothing_proxy.cli.options import json_option, settings_options
+
+if TYPE_CHECKING:
+    from smoothing_proxy.config import ProxyConfig
+    from smoothing_proxy.types import Certificate, Prediction
+
+__all__ = ["certify", "predict"]
+
+
+@click.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@settings_options
+@json_option
+def certify(image: Path, config: ProxyConfig, as_json: bool) -> None:
+    """Answer one IMAGE with a proof: the label, and the radius within which it cannot change."""
+    import anyio
+
+    certificate = anyio.run(_certify, config, image)
+    click.echo(_to_json(certificate) if as_json else describe_certificate(certificate))
+
+
+@click.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@settings_options
+@json_option
+def predict(image: Path, config: ProxyConfig, as_json: bool) -> None:
+    """Answer one IMAGE with the majority label, or abstain when the votes are too close."""
+    import anyio
+
+    prediction = anyio.run(_predict, config, image)
+    click.echo(_to_json(prediction) if as_json else describe_prediction(prediction))
+
+
+async def _certify(config: ProxyConfig, image: Path) -> Certificate:
+    from smoothing_proxy.assembly import make_client
+
+    async with make_client(config) as client:
+        return await client.certify(image)
+
+
+async def _predict(config: ProxyConfig, image: Path) -> Prediction:
+    from smoothing_proxy.assembly import make_client
+
+    async with make_client(config) as client:
+        return await client.predict(image)
+
+
+def describe_certificate(certificate: Certificate) -> str:
+    """What the proof says, in lines for a person."""
+    votes = certificate.votes
+    tail = [_votes_line(votes.ranked()[:3], votes.failed, votes.n), _cost_line(certificate)]
+    if certificate.label is None:
+        return "\n".join(["abstains: the votes prove no label", *tail])
+    height, width = certificate.working_size or (0, 0)
+    lines = [
+        f"{certificate.label}",
+        f"proven within l2 radius {certificate.radius:.4f} at {width}x{height}, [0, 1] pixel scale",
+    ]
+    if certificate.input_size != certificate.working_size and certificate.input_size and certificate.input_radius:
+        height, width = certificate.input_size
+        lines.append(f"which is {certificate.input_radius:.4f} at the picture's own {width}x{height}")
+    doubt = f"false with probability <= {certificate.alpha:g}"
+    lines.append(f"sigma {certificate.sigma:g}; p >= {certificate.p_lower:.4f}; {doubt}")
+    return "\n".join([*lines, *tail])
+
+
+def describe_prediction(prediction: Prediction) -> str:
+    """The majority and its p-value, in lines for a person."""
+    votes = prediction.votes
+    head = prediction.label or "abstains: the two best labels are too close"
+    return "\n".join(
+        [
+            head,
+            f"p-value {prediction.p_value:.3g}; wrong with probability <= {prediction.alpha:g}",
+            _votes_line(votes.ranked()[:3], votes.failed, votes.n),
+            _cost_line(prediction),
+        ]
+    )
+
+
+def _votes_line(ranked: list[tuple[str, int]], failed: int, n: int) -> str:
+    shown = [f"{label} {count}" for label, count in ranked] + ([f"failed {failed}"] if failed else [])
+    return f"votes of {n}: {', '.join(shown)}"
+
+
+def _cost_line(verdict: Certificate | Prediction) -> str:
+    cost = verdict.cost
+    unknown = f", {cost.unknown} more may have been billed" if cost.unknown else ""
+    return f"{cost.queries} queries{unknown}, ${cost.usd:.4f}"
+
+
+def _to_json(verdict: Certificate | Prediction) -> str:
+    import json
+
+    return json.dumps(asdict(verdict) | {"queries": verdict.queries}, indent=2)

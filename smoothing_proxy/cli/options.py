@@ -1,0 +1,95 @@
+"""The options that several commands share: every setting of a configuration file can be given by flag."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smoothing_proxy.errors import ConfigError
+
+__all__ = ["json_option", "settings_options"]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+_SETTINGS = (
+    click.option(
+        "--config", "config_path", type=click.Path(path_type=Path), help="A TOML file with the settings."
+    ),
+    click.option("--backend", help="The classifier: local:model.tflite, local:torchvision/resnet18, ..."),
+    click.option("--denoiser", help="identity, wavelet:haar, gaussian:1.5, median:3, a shipped name or a card."),
+    click.option("--sigma", type=float, help="Noise, on the [0, 1] pixel scale."),
+    click.option("--n0", type=int, help="Draws that choose the label."),
+    click.option("--n", type=int, help="Draws that prove it."),
+    click.option("--alpha", type=float, help="Probability that a proof is false, for each picture."),
+    click.option("--working-size", help='Resize first: "224x224", "shorter=256,crop=224", "longer=640".'),
+    click.option("--encoding", help="How copies travel: raw, png, jpeg or jpeg:QUALITY."),
+    click.option("--in-flight", type=int, help="Requests under way at once."),
+    click.option(
+        "--backend-option", "-b", multiple=True, metavar="KEY=VALUE", help="An option of the backend; repeatable."
+    ),
+    click.option(
+        "--denoiser-option",
+        "-d",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="An option of the denoiser; repeatable.",
+    ),
+)
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --config and a flag for each setting; the command gets them as one ProxyConfig named `config`."""
+
+    @functools.wraps(command)
+    def with_config(*args: Any, **values: Any) -> Any:
+        from smoothing_proxy.config import read_config
+
+        path = values.pop("config_path")
+        overrides = _overrides(values)
+        return command(*args, config=read_config(path, overrides), **values)
+
+    for option in reversed(_SETTINGS):
+        with_config = option(with_config)
+    return with_config
+
+
+def _overrides(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Take the shared flags out of `values`, as tables of a configuration; flags not given are left out."""
+    tables: dict[str, dict[str, Any]] = {
+        "backend": {"name": values.pop("backend"), **_pairs(values.pop("backend_option"))},
+        "denoiser": {"name": values.pop("denoiser"), **_pairs(values.pop("denoiser_option"))},
+        "smoothing": {key: values.pop(key) for key in ("sigma", "n0", "n", "alpha", "working_size")},
+        "encoding": _encoding(values.pop("encoding")),
+        "run": {"in_flight": values.pop("in_flight")},
+    }
+    return {
+        table: {key: value for key, value in keys.items() if value is not None} for table, keys in tables.items()
+    }
+
+
+def _encoding(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    from smoothing_proxy.images.codec import Encoding
+
+    encoding = Encoding.parse(text)
+    return {"format": encoding.format, "quality": encoding.quality}
+
+
+def _pairs(texts: Iterable[str]) -> dict[str, Any]:
+    """KEY=VALUE texts; a value is read as TOML where it is TOML (numbers, true, lists) and as text otherwise."""
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"option {text!r}: expected KEY=VALUE")
+        try:
+            pairs[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            pairs[key] = value
+    return pairs

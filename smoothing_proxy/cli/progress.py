@@ -1,0 +1,81 @@
+"""The progress of a run on the terminal: pictures, queries, spend, time left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from smoothing_proxy.ledger.records import PictureRecord
+from smoothing_proxy.smoothing.observe import Outcome
+from smoothing_proxy.types import Certificate, Cost
+
+__all__ = ["RunProgress"]
+
+
+class RunProgress:
+    """A RunObserver that draws on standard error; price_usd: dollars for one query."""
+
+    def __init__(self, price_usd: float) -> None:
+        self._price_usd = price_usd
+        self._pictures = self._ended = self._proven = self._draws_each = 0
+        self._cost = Cost()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("", total=None)
+
+    def begun(self, pictures: int, decided: int, draws_per_picture: int) -> None:
+        """See RunObserver.begun."""
+        self._pictures, self._ended, self._draws_each = pictures, decided, draws_per_picture
+        self._progress.update(self._task, total=(pictures - decided) * draws_per_picture)
+        if decided:
+            self.say(f"resuming: {decided} of {pictures} pictures are done")
+        self._refresh()
+
+    def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
+        """See Observer.settled."""
+        self._cost = sum((outcome.cost for outcome in outcomes), self._cost)
+        self._progress.update(self._task, advance=len(outcomes))
+        self._refresh()
+
+    def decided(self, record: PictureRecord, certificate: Certificate) -> None:
+        """See RunObserver.decided."""
+        self._ended += 1
+        self._proven += certificate.label is not None
+        self._refresh()
+
+    def unreadable(self, record: PictureRecord) -> None:
+        """See RunObserver.unreadable."""
+        self._ended += 1
+        self.say(f"left out: {record.error}")
+        self._progress.update(self._task, advance=self._draws_each)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(text, highlight=False, markup=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def _refresh(self) -> None:
+        cost = self._cost.at(self._price_usd)
+        self._progress.update(
+            self._task,
+            description=f"{self._ended}/{self._pictures} pictures, {self._proven} proven, "
+            f"{cost.queries:,} queries, ${cost.usd:,.2f}",
+        )

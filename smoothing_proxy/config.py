@@ -1,0 +1,80 @@
+"""The configuration file: TOML into frozen settings.
+
+    [smoothing]                      # sigma, n0, n, alpha, working_size
+    sigma = 0.25
+
+    [backend]
+    name = "local:model.tflite"      # every further key is an option of that backend
+    labels = "labels.txt"
+
+    [denoiser]
+    name = "wavelet:haar"            # every further key is an option of that denoiser
+
+    [labels]                         # a label map; see smoothing_proxy.backends.labels
+    [encoding]                       # format, quality, min_side_px
+    [run]                            # in_flight, pictures_at_once
+
+Paths are relative to the current directory, as on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from smoothing_proxy.backends.labels import LabelMap
+from smoothing_proxy.images.codec import Encoding
+from smoothing_proxy.settings_file import Settings, parse_settings, read_toml
+from smoothing_proxy.smoothing.settings import Smoothing
+
+__all__ = ["NamedOptions", "ProxyConfig", "RunOptions", "read_config"]
+
+
+class NamedOptions(Settings):
+    """A backend or denoiser by name; the further keys are its own options, checked by itself."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, JsonValue]:
+        """All but the name."""
+        return dict(self.model_extra or {})
+
+
+class RunOptions(Settings):
+    """in_flight: requests under way at once; None takes the backend's. pictures_at_once: >= 1."""
+
+    in_flight: int | None = Field(default=None, ge=1)
+    pictures_at_once: int = Field(default=4, ge=1)
+
+
+class ProxyConfig(Settings):
+    """All that a run needs to know."""
+
+    smoothing: Smoothing
+    backend: NamedOptions
+    denoiser: NamedOptions = NamedOptions(name="identity")
+    labels: LabelMap | None = None
+    encoding: Encoding | None = None
+    run: RunOptions = RunOptions()
+
+
+def read_config(path: Path | None, overrides: Mapping[str, Mapping[str, Any]]) -> ProxyConfig:
+    """The file's settings with `overrides` (table -> key -> value) on top; None has overrides alone.
+
+    An override of a table's `name` drops the options of the name that the file had, since they were its own.
+    Raises ConfigError that names the file, the key and what was expected.
+    """
+    tables: dict[str, Any] = read_toml(path) if path else {}
+    for table, values in overrides.items():
+        if not values:
+            continue
+        there = tables.get(table, {})
+        renamed = "name" in values and there.get("name") != values["name"]
+        tables[table] = {**({} if renamed else there), **values}
+    return parse_settings(ProxyConfig, tables, source=str(path) if path else "command line")

@@ -1,0 +1,101 @@
+"""The smoothed classifier g for asynchronous programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from types import TracebackType
+from typing import Self, TypeVar
+
+from smoothing_proxy.backends.base import Backend
+from smoothing_proxy.backends.labels import LabelMap
+from smoothing_proxy.backends.registry import backend as backend_named
+from smoothing_proxy.denoisers.base import Denoiser
+from smoothing_proxy.denoisers.registry import denoiser as denoiser_named
+from smoothing_proxy.images.codec import Encoding
+from smoothing_proxy.smoothing.base_classifier import BaseClassifier
+from smoothing_proxy.smoothing.observe import Journal, Observer, Recalled
+from smoothing_proxy.smoothing.picture import ImageLike, Picture, canonical, prepare
+from smoothing_proxy.smoothing.plan import certify_plan, predict_plan
+from smoothing_proxy.smoothing.sampler import Sampler
+from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.types import Certificate, Label, Prediction
+
+__all__ = ["AsyncSmoothedClassifier"]
+
+Verdict = TypeVar("Verdict", Certificate, Prediction)
+
+
+class AsyncSmoothedClassifier:
+    """A classifier that nobody may change, made provably robust by asking it about many noisy, denoised copies.
+
+    backend: a Backend, or its name ("local:model.onnx"). denoiser: a Denoiser, or its name or card's path.
+    smoothing: sigma, n0, n, alpha. labels: from the classifier's labels to yours. encoding: of the copies; None
+    takes what the backend prefers. in_flight: requests under way at once; None likewise.
+    journal: remembers draws (a ledger); None forgets them.
+
+    Use it as an asynchronous context manager: leaving it closes the backend.
+    Raises ConfigError for an unknown backend or denoiser, DenoiserError for weights that cannot be used.
+    """
+
+    def __init__(
+        self,
+        backend: Backend | str,
+        *,
+        smoothing: Smoothing,
+        denoiser: Denoiser | str = "identity",
+        labels: LabelMap | None = None,
+        encoding: Encoding | None = None,
+        in_flight: int | None = None,
+        journal: Journal | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.smoothing = smoothing
+        self.backend = backend_named(backend) if isinstance(backend, str) else backend
+        classifier = BaseClassifier(
+            self.backend,
+            denoiser_named(denoiser) if isinstance(denoiser, str) else denoiser,
+            sigma=smoothing.sigma,
+            labels=labels,
+            encoding=encoding,
+        )
+        classifier.check_sigma()
+        self._sampler = Sampler(classifier, in_flight=in_flight, journal=journal, observers=observers)
+        self._ids = count()
+
+    async def certify(self, image: ImageLike) -> Certificate:
+        """CERTIFY: the majority label and the radius within which it cannot change, or an abstention.
+
+        image: a file, a file's bytes, or a uint8 [h, w, 3] RGB array. Raises ImageError when it
+        cannot be read, and AuthenticationError when the classifier refuses the credentials.
+        """
+        picture = self._prepare(image)
+        certificate, cost = await self._sampler.run(picture, certify_plan(self.smoothing), Recalled())
+        return replace(picture.place(certificate), cost=cost.at(self.backend.price_usd))
+
+    async def predict(self, image: ImageLike) -> Prediction:
+        """PREDICT: the smoothed classifier's label, wrong with probability at most alpha, or an abstention."""
+        plan = predict_plan(self.smoothing)
+        prediction, cost = await self._sampler.run(self._prepare(image), plan, Recalled())
+        return replace(prediction, cost=cost.at(self.backend.price_usd))
+
+    async def classify(self, image: ImageLike) -> Label | None:
+        """The base classifier's own answer to the picture, with neither noise nor denoiser: one query."""
+        label, _ = await self._sampler.clean(self._prepare(image), Recalled())
+        return label
+
+    async def aclose(self) -> None:
+        """Close the backend."""
+        await self.backend.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _prepare(self, image: ImageLike) -> Picture:
+        return prepare(canonical(image), self.smoothing.working_size, picture_id=next(self._ids))

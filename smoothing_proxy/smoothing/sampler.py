@@ -6,7 +6,6 @@ of the part without a gap, since stopping by completion order breaks the proof w
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -26,12 +25,15 @@ from smoothing_proxy.smoothing.picture import Picture
 from smoothing_proxy.smoothing.plan import Plan
 from smoothing_proxy.types import Cost, Draws, Label, Votes
 
-__all__ = ["DrawStream", "Sampler"]
+__all__ = ["DrawStream", "Room", "Sampler"]
 
 Verdict = TypeVar("Verdict")
 
 MAKERS = 2
 """Threads that make copies: while one denoises, the other adds noise or encodes."""
+
+CHUNK_PIXELS = 2**22
+"""Pixels that one thread makes at a time: 50 MB of float32, whatever the picture's size."""
 
 
 class Sampler:
@@ -56,10 +58,14 @@ class Sampler:
         self.halt = halt or Halt()
         backend = classifier.backend
         in_flight = in_flight or backend.concurrency
-        self.chunk = classifier.denoiser.batch_size
         self.requests = anyio.Semaphore(in_flight)
-        self.chunks = anyio.Semaphore(math.ceil(in_flight * backend.batch_size / self.chunk) + MAKERS)
+        self.room = Room(in_flight * backend.batch_size + MAKERS * classifier.denoiser.batch_size)
         self.makers = anyio.CapacityLimiter(MAKERS)
+
+    def chunk(self, picture: Picture) -> int:
+        """How many copies of this picture are made together: the denoiser's batch, fewer of a large picture."""
+        height, width = picture.working_size
+        return max(1, min(self.classifier.denoiser.batch_size, CHUNK_PIXELS // (height * width)))
 
     async def run(self, picture: Picture, plan: Plan[Verdict], recalled: Recalled) -> tuple[Verdict, Cost]:
         """The plan's verdict over this picture's draws, and what they cost.
@@ -128,7 +134,7 @@ class DrawStream:
 
     def _issue(self, numbers: Iterable[int]) -> None:
         fresh = iter([number for number in numbers if number not in self._votes])
-        for draws in _batches(fresh, self._sampler.chunk):
+        for draws in _batches(fresh, self._sampler.chunk(self._picture)):
             self._under_way += 1
             self._tasks.start_soon(self._settle, draws)
 
@@ -136,7 +142,7 @@ class DrawStream:
         """Make one chunk of copies and see every one of them settled; a fault that is fatal halts all pictures."""
         sampler = self._sampler
         try:
-            async with sampler.chunks:
+            async with sampler.room.for_copies(len(draws)):
                 if not sampler.halt.requested:
                     await self._make_and_ask(draws)
         except FATAL as error:
@@ -188,6 +194,29 @@ class DrawStream:
     def _tell_news(self) -> None:
         self._news.set()
         self._news = anyio.Event()
+
+
+class Room:
+    """Room in memory for so many copies, shared by all pictures."""
+
+    def __init__(self, copies: int) -> None:
+        self._free = copies
+        self._freed = anyio.Condition()
+
+    @asynccontextmanager
+    async def for_copies(self, count: int) -> AsyncIterator[None]:
+        """Wait until there is room for `count` copies, and keep it for as long as the context lasts."""
+        async with self._freed:
+            while self._free < count:
+                await self._freed.wait()
+            self._free -= count
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                async with self._freed:
+                    self._free += count
+                    self._freed.notify_all()
 
 
 @asynccontextmanager

@@ -51,7 +51,7 @@ def parse_settings(kind: type[S], values: Mapping[str, Any], *, source: str) -> 
 
 def _fault(kind: type[BaseModel], loc: tuple[int | str, ...], fault: str, message: str) -> str:
     key = ".".join(str(part) for part in loc) or "(whole file)"
-    if fault != "extra_forbidden":
+    if fault not in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{key}: {message.removeprefix('Value error, ')}"
     return f"{key}: unknown key{nearest(str(loc[-1]), _keys(kind, loc[:-1]))}"
 

@@ -1,0 +1,1 @@
+"""Denoisers: functions of one noisy picture. `registry.denoiser` makes one by name, path or entry point."""

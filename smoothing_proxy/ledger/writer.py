@@ -73,7 +73,10 @@ class Writer:
                 for write, _ in group:
                     write(connection)
         except Exception as error:  # noqa: BLE001 (handed to whoever waits for the write)
-            fault = LedgerError(f"{self._where}: cannot write: {getattr(error, 'orig', error)}")
+            fault = LedgerError(
+                f"{self._where}: cannot write: {getattr(error, 'orig', error)} (is the disk full?); "
+                "what was settled before is kept"
+            )
             fault.__cause__ = error
             for future in waiting:
                 future.set_exception(fault)

@@ -210,6 +210,35 @@ def test_an_interrupt_settles_what_is_in_flight_and_says_how_to_resume(folder: P
     assert summary["cost"] == {"queries": 6 * 71, "unknown": 0, "usd": 0.0}
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash's ulimit")
+def test_a_full_disk_stops_the_run_and_loses_nothing(folder: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "smoothing_proxy",
+        "run",
+        str(folder),
+        "--out",
+        str(tmp_path / "out"),
+        *SETTINGS,
+    ]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    small_disk = ["bash", "-c", 'ulimit -f 150; exec "$@"', "bash", *command]
+    stopped = subprocess.run(small_disk, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert stopped.returncode == 2, stopped.stderr
+    assert "cannot write" in stopped.stderr
+    assert "is the disk full?" in stopped.stderr
+    with closing(sqlite3.connect(tmp_path / "out" / "ledger.db")) as connection:
+        (settled,) = connection.execute("SELECT count(*) FROM draws WHERE status = 'settled'").fetchone()
+    resumed = subprocess.run(
+        [*command, "--json"], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    cost = json.loads(resumed.stdout)["cost"]
+    assert cost["queries"] == 6 * 71
+    assert 0 < settled < 6 * 71
+
+
 def wait_for_draws(path: Path, count: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:

@@ -1,0 +1,1 @@
+"""Classifiers that can only be asked, and what becomes of their replies."""

@@ -164,16 +164,17 @@ class DrawStream:
     async def _request(self, batch: list[tuple[int, EncodedImage]]) -> None:
         sampler = self._sampler
         draws = [draw for draw, _ in batch]
-        async with sampler.requests:
-            if sampler.halt.requested:
-                return
-            try:
+        try:
+            async with sampler.requests:
+                if sampler.halt.requested:
+                    return
                 await sampler.journal.sent(self._picture.id, draws)
                 outcomes = await self._ask(draws, [copy for _, copy in batch])
-                await sampler.journal.settled(self._picture.id, outcomes)
-            except FATAL as error:
-                sampler.halt.request(error)
-                return
+            # The next request may leave while this one's outcome is written down.
+            await sampler.journal.settled(self._picture.id, outcomes)
+        except FATAL as error:
+            sampler.halt.request(error)
+            return
         for outcome in outcomes:
             self._votes[outcome.draw] = outcome.label
             self.cost += outcome.cost

@@ -1,0 +1,1 @@
+"""Classifiers that run in this process, asked as if they were far away."""

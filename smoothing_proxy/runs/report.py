@@ -13,7 +13,7 @@ from smoothing_proxy.ledger.replay import recorded_smoothing
 from smoothing_proxy.ledger.store import Ledger
 from smoothing_proxy.runs.rows import COLUMNS, certificate_row, is_correct
 from smoothing_proxy.stats.curves import (
-    Outcome,
+    Judged,
     abstention_rate,
     average_certified_radius,
     certified_accuracy,
@@ -83,10 +83,10 @@ def summarise(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _outcomes(records: Sequence[PictureRecord], verdicts: Mapping[int, Certificate]) -> list[Outcome]:
+def _outcomes(records: Sequence[PictureRecord], verdicts: Mapping[int, Certificate]) -> list[Judged]:
     """One per verdict of a picture whose correct label is known."""
     return [
-        Outcome(
+        Judged(
             correct=is_correct(record, verdicts[record.id]),
             radius=verdicts[record.id].radius,
             abstained=verdicts[record.id].label is None,
@@ -118,7 +118,7 @@ def _replace(path: Path, write: Callable[[IO[str]], object]) -> None:
     part.replace(path)
 
 
-def _draw_curve(outcomes: Sequence[Outcome], summary: Mapping[str, Any], path: Path) -> None:
+def _draw_curve(outcomes: Sequence[Judged], summary: Mapping[str, Any], path: Path) -> None:
     """Certified accuracy against radius, with the interval of each point, as PNG."""
     from matplotlib.figure import Figure
 

@@ -1,0 +1,1 @@
+"""The statistics of the proof: pure functions of counts, every bound rounded to the safe side."""

@@ -1,0 +1,92 @@
+"""How many draws a proof needs: everything that can be known before the first query.
+
+Each answer is found with the functions that will judge the votes, so that a plan never promises what CERTIFY then
+refuses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.special import betainc
+
+from smoothing_proxy.errors import ConfigError
+from smoothing_proxy.stats.binomial import check_alpha, lower_bound
+from smoothing_proxy.stats.certificates import certified_radius, check_sigma, required_probability
+
+__all__ = ["draws_for_radius", "largest_radius", "require_certifiable", "smallest_n"]
+
+_SEARCHED = 1_000_000
+_LARGEST = 10**9
+_BLOCK = 4_000
+
+
+def largest_radius(n: int, alpha: float, sigma: float) -> float:
+    """The radius when all n votes agree, sigma * Phi^-1(alpha^(1/n)) rounded down; 0.0 when n is too small.
+
+    Raises ConfigError unless 1e-100 <= alpha < 1 and sigma is positive and finite; ValueError when n < 0.
+    """
+    check_sigma(sigma)
+    return certified_radius(lower_bound(n, n, alpha), sigma)
+
+
+def smallest_n(alpha: float) -> int:
+    """The fewest draws with which anything can be certified: the smallest n with alpha^(1/n) > 1/2.
+
+    Raises ConfigError unless 1e-100 <= alpha < 1.
+    """
+    check_alpha(alpha)
+    n = max(1, math.floor(-math.log2(alpha)))
+    while not lower_bound(n, n, alpha) > 0.5:
+        n += 1
+    return n
+
+
+def require_certifiable(n: int, alpha: float) -> None:
+    """Raises ConfigError when n draws can never certify at alpha, even if all agree. It names the smallest n."""
+    fewest = smallest_n(alpha)
+    if n < fewest:
+        raise ConfigError(
+            f"n is {n}: with fewer than {fewest} draws nothing can be certified at alpha {alpha:g}; "
+            f"use n >= {fewest} (more draws prove larger radii)"
+        )
+
+
+def draws_for_radius(radius: float, sigma: float, alpha: float, p: float = 1.0) -> int:
+    """The smallest n at which floor(p n) votes of n certify `radius`.
+
+    p: the share of votes that the label is expected to get, in (0, 1]. Counts are whole, so that some larger n may
+    fail again when p < 1: floor(p n) falls behind p n by up to one vote.
+    Raises ConfigError when no n can do it (p <= Phi(radius / sigma)) or none is found: the search ends a million
+    draws after the n that would do if all agreed, and at 1e9. Also for alpha, sigma, radius or p out of range.
+    """
+    check_alpha(alpha)
+    needed = required_probability(radius, sigma)
+    if not 0.0 < p <= 1.0:
+        raise ConfigError(f"p is {p!r}: expected a share of votes, above 0 and at most 1")
+    if p <= needed:
+        raise ConfigError(
+            f"a share of {p:g} of the votes can never certify radius {radius:g} at sigma {sigma:g}: "
+            f"it takes more than {needed:.6g}, or a larger sigma"
+        )
+    for n, k in _candidates(needed, alpha, p):
+        p_lower = lower_bound(k, n, alpha)
+        if p_lower > 0.5 and certified_radius(p_lower, sigma) >= radius:
+            return n
+    raise ConfigError(
+        f"radius {radius:g} at sigma {sigma:g} and alpha {alpha:g} with a share of {p:g} of the votes "
+        f"needs more than {_SEARCHED:,} draws: choose a smaller radius"
+    )
+
+
+def _candidates(needed: float, alpha: float, p: float) -> Iterator[tuple[int, int]]:
+    """(n, floor(p n)), n rising, where P(Binomial(n, needed) >= floor(p n)) is about alpha or less."""
+    fewest = max(1, math.floor(math.log(alpha) / math.log(needed)) - 1)  # below it, even n of n is too few
+    for start in range(fewest, min(fewest + _SEARCHED, _LARGEST), _BLOCK):
+        n = np.arange(start, start + _BLOCK)
+        k = np.floor(p * n + 1e-9).astype(np.int64)  # 1e-9: 0.29 * 100 is 28.999999999999996
+        tails = np.where(k > 0, betainc(np.maximum(k, 1), n - k + 1, needed), 1.0)
+        for index in np.flatnonzero(tails <= alpha * (1 + 1e-6)):
+            yield int(n[index]), int(k[index])

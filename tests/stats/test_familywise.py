@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from smoothing_proxy.errors import ConfigError
+from smoothing_proxy.stats.certificates import certify_votes
+from smoothing_proxy.stats.familywise import (
+    Method,
+    bonferroni_alpha,
+    claims_hold,
+    false_claim_p_value,
+    rejected,
+)
+from smoothing_proxy.types import Certificate, Votes
+
+SIGMA = 0.25
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_garbage_collection() -> Iterator[None]:
+    """statsmodels collects garbage on each call of Holm's procedure: 40 ms and more, thousands of times here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gc.collect", lambda: 0)
+        yield
+
+
+METHODS: list[Method] = ["per-picture", "bonferroni", "holm"]
+
+p_value_lists = st.lists(st.floats(0.0, 1.0) | st.floats(-8, -1).map(lambda e: 10.0**e), max_size=12)
+
+
+def certificate(k: int, n: int = 100, alpha: float = 0.05) -> Certificate:
+    return certify_votes(Votes({"cat": k}, n - k), "cat", sigma=SIGMA, alpha=alpha)
+
+
+@given(st.integers(10, 3_000).flatmap(lambda n: st.tuples(st.integers(n // 2, n), st.just(n))), st.floats(-9, -1))
+def test_a_certificate_holds_up_to_its_own_radius(votes: tuple[int, int], exponent: float) -> None:
+    k, n = votes
+    made = certificate(k, n, alpha=10.0**exponent)
+    if made.label is not None:
+        held = claims_hold([made], made.radius, alpha=made.alpha, method="per-picture")
+        beyond = claims_hold([made], made.radius + 1e-9, alpha=made.alpha, method="per-picture")
+        assert (held, beyond) == ([True], [False])
+
+
+@given(st.lists(st.integers(50, 100), min_size=1, max_size=30), st.sampled_from([0.05, 0.1, 0.2, 0.3]))
+def test_bonferroni_is_certifying_every_picture_at_alpha_over_m(ks: list[int], radius: float) -> None:
+    alpha = bonferroni_alpha(0.01, len(ks))
+    recertified = [certificate(k, alpha=alpha).radius >= radius for k in ks]
+    assert claims_hold([certificate(k) for k in ks], radius, alpha=0.01, method="bonferroni") == recertified
+
+
+@pytest.mark.parametrize(
+    ("p_values", "bonferroni", "holm"),
+    [
+        ([], "", ""),
+        ([0.04], "y", "y"),
+        ([0.06], "n", "n"),
+        ([0.01, 0.04, 0.03, 0.005], "ynny", "ynny"),
+        ([0.03, 0.01, 0.02], "nyn", "yyy"),
+        ([0.013, 0.012, 0.5, 0.6], "nynn", "yynn"),
+        ([0.013, 0.014, 0.5, 0.6], "nnnn", "nnnn"),
+        ([0.0, 1.0], "yn", "yn"),
+    ],
+)
+def test_examples_by_hand_at_five_percent(p_values: list[float], bonferroni: str, holm: str) -> None:
+    assert rejected(p_values, alpha=0.05, method="bonferroni") == [c == "y" for c in bonferroni]
+    assert rejected(p_values, alpha=0.05, method="holm") == [c == "y" for c in holm]
+
+
+@given(p_value_lists)
+def test_each_method_proves_what_the_stricter_one_proves(p_values: list[float]) -> None:
+    single, bonferroni, holm = (
+        np.array(rejected(p_values, alpha=0.05, method=method), bool) for method in METHODS
+    )
+    assert (bonferroni <= holm).all()
+    assert (holm <= single).all()
+
+
+@given(p_value_lists)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_pictures_does_not_matter(method: Method, p_values: list[float]) -> None:
+    backwards = rejected(p_values[::-1], alpha=0.05, method=method)
+    assert backwards[::-1] == rejected(p_values, alpha=0.05, method=method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_picture_that_abstained_claims_nothing(method: Method) -> None:
+    abstained = certificate(100, 100, alpha=1e-40)
+    assert abstained.label is None
+    assert false_claim_p_value(abstained, 0.0) == 1.0
+    assert claims_hold([abstained, certificate(100)], 0.0, alpha=0.05, method=method) == [False, True]
+
+
+def test_the_p_value_is_the_tail_at_the_boundary() -> None:
+    assert false_claim_p_value(certificate(90), 0.2) == pytest.approx(
+        binom.sf(89, 100, 0.788144601416603), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("n", [20, 100])
+def test_the_error_of_one_claim_at_the_boundary_is_at_most_alpha(radius: float, n: int) -> None:
+    boundary = 0.5 * math.erfc(-radius / SIGMA / math.sqrt(2))
+    proven = [
+        k
+        for k in range(n + 1)
+        if claims_hold([certificate(k, n, alpha=0.5)], radius, alpha=0.05, method="per-picture") == [True]
+    ]
+    assert np.sum(binom.pmf(proven, n, boundary)) <= 0.05 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("method", ["bonferroni", "holm"])
+@pytest.mark.parametrize("true_claims", [0, 15, 29])
+def test_a_folder_holds_a_false_claim_no_more_often_than_alpha(method: Method, true_claims: int) -> None:
+    runs, pictures, n, radius, alpha = 1_000, 30, 200, 0.1, 0.1
+    p = np.full(pictures, 0.5 * math.erfc(-radius / SIGMA / math.sqrt(2)))
+    p[:true_claims] = 0.95
+    votes = np.random.default_rng(20260702).binomial(n, p, size=(runs, pictures))
+    by_count = {int(k): certificate(int(k), n, alpha=0.5) for k in np.unique(votes)}
+    false_claims = {
+        kind: np.mean(
+            [
+                any(claims_hold([by_count[k] for k in run], radius, alpha=alpha, method=kind)[true_claims:])
+                for run in votes.tolist()
+            ]
+        )
+        for kind in (method, "per-picture")
+    }
+    allowed = alpha + 4 * math.sqrt(alpha * (1 - alpha) / runs)
+    assert false_claims[method] <= allowed
+    if true_claims < 29:
+        assert false_claims["per-picture"] > allowed
+
+
+def test_holm_proves_more_than_bonferroni_in_a_folder_of_mostly_true_claims() -> None:
+    folder = [certificate(k) for k in [100] * 19 + [91]]
+    counted = {method: sum(claims_hold(folder, 0.2, alpha=0.01, method=method)) for method in METHODS}
+    assert counted == {"per-picture": 20, "bonferroni": 19, "holm": 20}
+
+
+def test_alpha_is_shared_out_evenly() -> None:
+    assert bonferroni_alpha(0.001, 4) == 0.00025
+
+
+@pytest.mark.parametrize("m", [0, -1])
+def test_a_folder_has_pictures(m: int) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        bonferroni_alpha(0.001, m)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, math.nan])
+def test_an_alpha_outside_its_range_is_refused(alpha: float) -> None:
+    with pytest.raises(ConfigError, match="alpha"):
+        bonferroni_alpha(alpha, 3)
+    for method in METHODS:
+        with pytest.raises(ConfigError, match="alpha"):
+            claims_hold([], 0.1, alpha=alpha, method=method)
+
+
+def test_an_unknown_method_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'bonferroni'"):
+        claims_hold([], 0.1, alpha=0.05, method="bonferoni")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("p_value", [math.nan, -0.1, 1.1])
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_no_p_value_is_refused_not_rejected(p_value: float, method: Method) -> None:
+    with pytest.raises(ValueError, match="p-values"):
+        rejected([0.5, p_value], alpha=0.05, method=method)
+
+
+def test_a_negative_radius_is_refused() -> None:
+    with pytest.raises(ConfigError, match="radius"):
+        claims_hold([certificate(90)], -0.1, alpha=0.05, method="holm")

@@ -128,7 +128,7 @@ def _draw_curve(outcomes: Sequence[Judged], summary: Mapping[str, Any], path: Pa
     figure = Figure(figsize=(7, 4.2), dpi=110)
     axes = figure.subplots()
     lows, highs = [p.accuracy.low for p in points], [p.accuracy.high for p in points]
-    axes.fill_between(radii, lows, highs, alpha=0.2, linewidth=0, label="95 % interval of each point")
+    axes.fill_between(radii, lows, highs, step="post", alpha=0.2, linewidth=0, label="95 % interval of each point")
     axes.step(radii, [point.accuracy.value for point in points], where="post", label="certified accuracy")
     axes.axvline(summary["largest_radius"], color="grey", linestyle=":", label="most that n draws can prove")
     axes.set(xlim=(0, end), ylim=(0, 1.02), xlabel="l2 radius, [0, 1] pixel scale", ylabel="share of pictures")
@@ -139,7 +139,7 @@ def _draw_curve(outcomes: Sequence[Judged], summary: Mapping[str, Any], path: Pa
         f"n {smoothing['n']:,}, alpha {smoothing['alpha']:g}",
         fontsize=10,
     )
-    axes.legend(loc="upper right", fontsize=8)
+    axes.legend(loc="lower left", fontsize=8)
     figure.tight_layout()
     part = path.with_name(path.name + ".part")
     figure.savefig(part, format="png")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import skops.io
 import torch
-from backend_asking import noise_pictures, replies
 from sklearn.naive_bayes import GaussianNB
-from tflite_files import dense_model
 
 from smoothing_proxy.backends.base import Backend, ScoredLabel
 from smoothing_proxy.backends.registry import backend, backend_names
 from smoothing_proxy.errors import ConfigError
+from tests.backends.backend_asking import noise_pictures, replies
+from tests.backends.tflite_files import dense_model
 
 PICTURES = noise_pictures(2, 4, 6)
 ESTIMATOR = GaussianNB().fit(np.random.default_rng(0).random((20, 72)), np.arange(20) % 2)
@@ -30,7 +30,11 @@ def darkness(pixels: Any) -> list[str]:
     ("source", "options", "name"),
     [
         ("scripted", {"answers": ["a", "b"]}, "scripted"),
-        ("local:test_backend_registry:darkness", {}, "local:test_backend_registry:darkness"),
+        (
+            "local:tests.backends.test_backend_registry:darkness",
+            {},
+            "local:tests.backends.test_backend_registry:darkness",
+        ),
         (darkness, {}, "local:darkness"),
         (darkness, {"name": "local:mine", "batch_size": 3}, "local:mine"),
         (ESTIMATOR, {"size": [4, 6], "labels": ["a", "b"]}, "local:GaussianNB"),

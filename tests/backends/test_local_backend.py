@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from backend_asking import copies, noise_pictures, outcomes, replies
 
 from smoothing_proxy.backends.base import Backend, Reply, ScoredLabel
 from smoothing_proxy.backends.local.local_backend import Answer, LocalBackend, LocalOptions
@@ -21,6 +20,7 @@ from smoothing_proxy.errors import (
     RequestRejectedError,
 )
 from smoothing_proxy.images.codec import EncodedImage, Encoding, encode
+from tests.backends.backend_asking import copies, noise_pictures, outcomes, replies
 
 UInt8 = npt.NDArray[np.uint8]
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from backend_asking import noise_pictures, outcomes, replies
 
 from smoothing_proxy.backends.base import ScoredLabel
 from smoothing_proxy.backends.local.callable import Function, callable_backend
 from smoothing_proxy.errors import BackendError, ConfigError, MalformedReplyError
+from tests.backends.backend_asking import noise_pictures, outcomes, replies
 
 UInt8 = npt.NDArray[np.uint8]
 PICTURES = noise_pictures(3, 4, 5)

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 import scipy.special
-from backend_asking import noise_pictures, one_by_one, replies, table
 from onnx import TensorProto, helper, numpy_helper
 
 from smoothing_proxy.backends.local.onnx_file import onnx_backend
 from smoothing_proxy.errors import ConfigError
+from tests.backends.backend_asking import noise_pictures, one_by_one, replies, table
 
 SIZE = (4, 6)
 PICTURES = noise_pictures(5, *SIZE)

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from backend_asking import noise_pictures
 from PIL import Image
 from torchvision.transforms import functional  # type: ignore[import-untyped]
 
 from smoothing_proxy.backends.local.preprocess import Preprocess
 from smoothing_proxy.errors import ConfigError, RequestRejectedError
 from smoothing_proxy.settings_file import parse_settings
+from tests.backends.backend_asking import noise_pictures
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import scipy.special
-from backend_asking import noise_pictures
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -18,6 +17,7 @@ from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.backends.local.batches import BatchLimits
 from smoothing_proxy.backends.local.scores import ScoredClasses, ScoredOptions, ScoreReader, confidences
 from smoothing_proxy.errors import ConfigError, MalformedReplyError
+from tests.backends.backend_asking import noise_pictures
 
 UInt8 = npt.NDArray[np.uint8]
 Float64 = npt.NDArray[np.float64]

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 import scipy.special
 import skops.io
-from backend_asking import noise_pictures, one_by_one, replies, table
 from sklearn.datasets import load_digits
 from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -22,6 +21,7 @@ from sklearn.svm import SVC
 from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.backends.local.sklearn_file import sklearn_backend, sklearn_file_backend
 from smoothing_proxy.errors import ConfigError
+from tests.backends.backend_asking import noise_pictures, one_by_one, replies, table
 
 DIGITS = load_digits()
 PICTURES = np.repeat(np.rint(DIGITS.images[:50] * 255 / 16).astype(np.uint8)[..., np.newaxis], 3, axis=3)

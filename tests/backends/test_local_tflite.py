@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import scipy.special
-from backend_asking import noise_pictures, one_by_one, outcomes, replies, table
 from PIL import Image
-from tflite_files import dense_model
 
 from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.backends.local.tflite import tflite_backend
 from smoothing_proxy.errors import ConfigError, RequestRejectedError
+from tests.backends.backend_asking import noise_pictures, one_by_one, outcomes, replies, table
+from tests.backends.tflite_files import dense_model
 
 SIZE = (4, 6)
 PICTURES = noise_pictures(5, *SIZE)

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from backend_asking import noise_pictures, one_by_one, replies, table
 from torch import nn
 
 from smoothing_proxy.backends.local.torch_file import torch_file_backend
 from smoothing_proxy.backends.local.torch_module import module_backend, weights_sha256
 from smoothing_proxy.errors import ConfigError
+from tests.backends.backend_asking import noise_pictures, one_by_one, replies, table
 
 SIZE = (12, 10)
 TINTS = np.random.default_rng(0).random((5, 1, 1, 3))

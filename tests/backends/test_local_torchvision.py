@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backend_asking import noise_pictures, one_by_one, replies, table
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision import models  # type: ignore[import-untyped]
@@ -15,6 +14,7 @@ from torchvision.transforms import functional  # type: ignore[import-untyped]
 
 from smoothing_proxy.backends.local.torchvision import torchvision_backend
 from smoothing_proxy.errors import ConfigError
+from tests.backends.backend_asking import noise_pictures, one_by_one, replies, table
 
 MODEL = "mobilenet_v3_small"
 WEIGHTS = models.get_model_weights(MODEL).DEFAULT

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pytest
-from backend_asking import copies, noise_pictures, outcomes, replies
 
 from smoothing_proxy.backends.base import Backend, Reply, ScoredLabel
 from smoothing_proxy.backends.scripted import Script, ScriptedBackend
 from smoothing_proxy.errors import AuthenticationError, BackendError, BackendTimeoutError, ConfigError
+from tests.backends.backend_asking import copies, noise_pictures, outcomes, replies
 
 PICTURES = noise_pictures(4, 3, 5)
 UNSURE = Reply((ScoredLabel("cat", 0.4), ScoredLabel("dog", 0.6)))

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from command_line import Invoke
 from PIL import Image
 
 from smoothing_proxy.cli.app import app
+from tests.cli.command_line import Invoke
 
 
 @pytest.fixture
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     """Run `smoothing-proxy ARGUMENTS` in an empty current directory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parent)  # for local:shade_classifier:...
 
     def run(*arguments: str | Path) -> Result:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])

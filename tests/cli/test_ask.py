@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import SETTINGS, Invoke
+
+from tests.cli.command_line import SETTINGS, Invoke
 
 
 def test_certify_prints_the_label_the_radius_and_what_it_cost(invoke: Invoke, folder: Path) -> None:

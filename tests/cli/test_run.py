@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import SETTINGS, Invoke
 from PIL import Image
+
+from tests.cli.command_line import SETTINGS, Invoke
 
 
 def test_a_run_writes_certificates_summary_and_curve(invoke: Invoke, folder: Path) -> None:

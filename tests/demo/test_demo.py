@@ -21,9 +21,7 @@ def test_the_demo_shows_that_the_denoiser_proves_more(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     result = CliRunner().invoke(app, ["demo", "--out", str(out), "--digits", "12", "--n", "200"])
     assert result.exit_code == 0, result.output
-    summaries = {
-        name: json.loads((out / name / "summary.json").read_text()) for name in ("identity", "digits")
-    }
+    summaries = {name: json.loads((out / name / "summary.json").read_text()) for name in ("identity", "digits")}
     for summary in summaries.values():
         assert summary["complete"]
         assert summary["cost"]["queries"] == 12 * 300

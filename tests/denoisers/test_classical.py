@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import pywt
-from noisy_pictures import psnr_db, scene, with_noise
 from PIL import Image
 from scipy import ndimage
 
@@ -16,6 +15,7 @@ from smoothing_proxy.denoisers.batches import Pictures
 from smoothing_proxy.denoisers.classical import Gaussian, Median, Wavelet
 from smoothing_proxy.denoisers.identity import Identity
 from smoothing_proxy.errors import ConfigError, DenoiserError
+from tests.denoisers.noisy_pictures import psnr_db, scene, with_noise
 
 EVERY: list[Denoiser] = [
     Identity(),

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from noisy_pictures import one_thread, rewrite, save_untrained, scene
 
 from smoothing_proxy.denoisers import shipped
 from smoothing_proxy.denoisers.base import Denoiser
 from smoothing_proxy.denoisers.registry import denoiser, denoiser_names
 from smoothing_proxy.errors import ConfigError, DenoiserError, WeightsMismatchError
+from tests.denoisers.noisy_pictures import one_thread, rewrite, save_untrained, scene
 
 
 @pytest.fixture(autouse=True)

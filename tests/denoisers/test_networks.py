@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from noisy_pictures import one_thread
 
 from smoothing_proxy.denoisers.architectures import build
 from smoothing_proxy.denoisers.unet import UNet
 from smoothing_proxy.errors import DenoiserError
+from tests.denoisers.noisy_pictures import one_thread
 
 NETWORKS = [
     ("dncnn", {"width": 8, "depth": 4}),

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from noisy_pictures import one_thread, psnr_db, save_untrained, scene, with_noise
 from torch import Tensor, nn
 
 from smoothing_proxy.denoisers import shipped
@@ -16,6 +15,7 @@ from smoothing_proxy.denoisers.base import Denoiser
 from smoothing_proxy.denoisers.batches import Pictures
 from smoothing_proxy.denoisers.torch_denoiser import Precision, TorchDenoiser, load_denoiser
 from smoothing_proxy.errors import ConfigError, DenoiserError
+from tests.denoisers.noisy_pictures import one_thread, psnr_db, save_untrained, scene, with_noise
 
 NETWORKS = [("unet", {"widths": [16, 32]}), ("unet", {}), ("dncnn", {"width": 16, "depth": 5})]
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import pytest
 import safetensors.torch
 import torch
-from noisy_pictures import one_thread, provenance, rewrite, save_untrained
 
 from smoothing_proxy.denoisers import weights
 from smoothing_proxy.denoisers.architectures import build
 from smoothing_proxy.errors import DenoiserError, WeightsMismatchError
+from tests.denoisers.noisy_pictures import one_thread, provenance, rewrite, save_untrained
 
 ARCHITECTURES = [("unet", {"widths": [4, 8], "blocks": 1}), ("dncnn", {"width": 8, "depth": 4})]
 

@@ -4,10 +4,10 @@ import struct
 
 import numpy as np
 import pytest
-from handmade_pictures import COLOUR, GREY, PALETTE, RGB, saved, three
 from PIL import Image, ImageCms
 
 from smoothing_proxy.images.pixels import decode
+from tests.images.handmade_pictures import COLOUR, GREY, PALETTE, RGB, saved, three
 
 
 def test_a_grey_profile_is_followed_under_alpha_and_for_one_bit_too() -> None:

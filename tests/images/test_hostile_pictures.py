@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade_pictures import png_of, saved
 from PIL import Image
 
 from smoothing_proxy.errors import ImageError
 from smoothing_proxy.images.pixels import Limits, decode, read
+from tests.images.handmade_pictures import png_of, saved
 
 PHOTO = Image.fromarray(
     np.add.outer(np.arange(43) * 3, np.arange(61) * 2)[:, :, None].astype(np.uint8)

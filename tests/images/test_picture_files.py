@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade_pictures import COLOUR, RGB, saved
 
 from smoothing_proxy.errors import ConfigError, ImageError
 from smoothing_proxy.images.pixels import Limits, picture_files, read
+from tests.images.handmade_pictures import COLOUR, RGB, saved
 
 
 def test_reading_a_file_is_decoding_its_bytes(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ import io
 import cv2
 import numpy as np
 import pytest
-from handmade_pictures import (
+from PIL import Image, ImageOps
+
+from smoothing_proxy.images.pixels import decode, pixels_sha256
+from tests.images.handmade_pictures import (
     ALPHA,
     COLOUR,
     DEEP,
@@ -21,9 +24,6 @@ from handmade_pictures import (
     three,
     tiff,
 )
-from PIL import Image, ImageOps
-
-from smoothing_proxy.images.pixels import decode, pixels_sha256
 
 
 def on_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ from fractions import Fraction
 import mpmath as mp
 import numpy as np
 import pytest
-from exact_binomial import tail
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
@@ -14,6 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.stats.binomial import lower_bound, tail_at_least, two_sided_at_half, upper_bound
+from tests.stats.exact_binomial import tail
 
 ALPHAS = [0.5, 0.05, 1e-3, 1e-6, 1e-12]
 SIZES = [1, 2, 3, 10, 20, 100, 300, 1_000, 10_000, 100_000, 1_000_000, 10_000_000]

@@ -5,7 +5,6 @@ from itertools import product
 
 import mpmath as mp
 import pytest
-from exact_binomial import normal_probability, normal_quantile
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -19,6 +18,7 @@ from smoothing_proxy.stats.certificates import (
     required_probability,
 )
 from smoothing_proxy.types import Votes
+from tests.stats.exact_binomial import normal_probability, normal_quantile
 
 sigmas = st.floats(0.01, 2.0)
 alphas = st.floats(-12, -0.5).map(lambda exponent: 10.0**exponent)

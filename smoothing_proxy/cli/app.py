@@ -16,6 +16,7 @@ import click
 from smoothing_proxy import __version__
 from smoothing_proxy.cli.ask import certify, predict
 from smoothing_proxy.cli.demo import demo
+from smoothing_proxy.cli.denoise import denoise
 from smoothing_proxy.cli.replay import replay
 from smoothing_proxy.cli.run import plan, run
 from smoothing_proxy.errors import BackendError, BudgetExceededError, SmoothingProxyError
@@ -50,5 +51,5 @@ def app() -> None:
     """Provably robust answers from an image classifier that you cannot change."""
 
 
-for command in (demo, plan, predict, certify, run, replay):
+for command in (demo, plan, predict, certify, run, replay, denoise):
     app.add_command(command)

@@ -33,6 +33,5 @@ def _accuracy_lines(summary: Mapping[str, Any]) -> list[str]:
         return ["no reference labels, so no accuracy"]
     header = f"certified accuracy ({summary['pictures']['reference']}):"
     return [header] + [
-        f"  within {row['radius']:<5g} {row['share']:6.1%}   [{row['low']:.1%}, {row['high']:.1%}]"
-        for row in rows
+        f"  within {row['radius']:<5g} {row['share']:6.1%}   [{row['low']:.1%}, {row['high']:.1%}]" for row in rows
     ]

@@ -1,0 +1,92 @@
+"""The trained weights as a file and its card, which a certifier loads by path or name."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from denoiser_training.config import Config, PhaseSettings
+from denoiser_training.data import Pictures
+from denoiser_training.loop import Outcome
+from denoiser_training.surrogates import Surrogate
+from smoothing_proxy.denoisers import weights
+from smoothing_proxy.denoisers.card import read_card
+
+__all__ = ["export"]
+
+
+def export(
+    config: Config,
+    outcome: Outcome,
+    pictures: Pictures,
+    surrogates: Sequence[Surrogate],
+    figures: Mapping[str, JsonValue],
+    folder: Path,
+    device: torch.device,
+) -> Path:
+    """Write NAME.safetensors and NAME.json with the best weights; returns the card's path.
+
+    pictures: those trained on. figures: of these weights on the validation pictures.
+    """
+    assert outcome.best is not None
+    provenance = weights.Provenance(
+        name=config.name,
+        architecture=config.denoiser.architecture,
+        options=config.denoiser.options,
+        sigma_min=config.noise.sigma_min,
+        sigma_max=config.noise.sigma_max,
+        min_side_px=config.export.min_side_px,
+        training_data=f"{len(pictures)} pictures of {_source(config)}",
+        training_data_license=config.data.license,
+        schedule="; then ".join([*_start(config), *(_phase(phase, config) for phase in config.phases)]),
+        surrogates=tuple(surrogate.origin for surrogate in surrogates),
+        figures=dict(figures),
+        hardware=_hardware(device),
+        steps=outcome.best.step,
+        seconds=round(outcome.seconds, 1),
+        created=datetime.now(UTC).replace(microsecond=0),
+        license=config.export.license,
+    )
+    return weights.save(folder, outcome.best.weights, provenance, dtype=config.export.dtype)
+
+
+def _source(config: Config) -> str:
+    """What the pictures are called; a path's folders are nobody's business."""
+    if config.data.source == "digits":
+        return "scikit-learn's handwritten digits (8x8), its test pictures left out"
+    return Path(config.data.source).name
+
+
+def _start(config: Config) -> list[str]:
+    if config.denoiser.start is None:
+        return []
+    card = read_card(config.denoiser.start.with_suffix(".json"))
+    return [f"weights of {card.name} (sha256 {card.sha256[:16]}, {card.steps} steps of {card.training_data})"]
+
+
+def _phase(phase: PhaseSettings, config: Config) -> str:
+    objective = " + ".join(f"{weight:g} {name}" for name, weight in phase.objective.weights().items())
+    batch, crop = phase.batch or config.optimiser.batch, phase.crop_px or config.data.crop_px
+    return (
+        f"{phase.steps} steps of {objective} at lr {phase.lr or config.optimiser.lr:g}, batch {batch}, {crop} px"
+    )
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads, {_processor()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from denoiser_training.batches import Place
+from denoiser_training.checkpoint import Best, Checkpoint, read_checkpoint, write_checkpoint
+from denoiser_training.config import OptimiserSettings, RuntimeSettings
+from denoiser_training.errors import TrainingError
+from denoiser_training.loop import Loop, Outcome, Plan, Stretch
+from smoothing_proxy.errors import ConfigError
+
+QUIET = Console(quiet=True)
+
+
+@dataclass
+class Line:
+    """Fits y = 3 x; `disaster` maps a step to what happens there."""
+
+    network: nn.Module = field(default_factory=lambda: nn.Linear(1, 1))
+    disaster: dict[int, Any] = field(default_factory=dict)
+    seen: list[Place] = field(default_factory=list)
+
+    def losses(self, place: Place) -> dict[str, Tensor]:
+        self.seen.append(place)
+        what = self.disaster.get(place.step, 1.0)
+        if isinstance(what, Exception):
+            raise what
+        x = torch.randn(16, 1, generator=torch.Generator().manual_seed(place.step))
+        loss = (self.network(x) - 3 * x).square().mean() * what
+        return {"loss": loss, "error": loss.detach().sqrt()}
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        weight = network.get_parameter("weight").item()
+        return {"score": -abs(weight - 3), "weight": weight}
+
+    def sample(self, network: nn.Module, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(str(network.get_parameter("weight").item()))
+
+
+def plan(ema: float = 0.0, steps: tuple[int, ...] = (40, 20), **config: Any) -> Plan:
+    return Plan(
+        name="line",
+        stretches=tuple(Stretch(n, 0.3 / 2**i, 16) for i, n in enumerate(steps)),
+        parts=("error", "unused"),
+        optimiser=OptimiserSettings(ema=ema, warm_up_steps=2, precision="fp32"),
+        log_every=10,
+        evaluate_every=15,
+        runtime=RuntimeSettings(checkpoint_every=7, samples_every=25),
+        config={"seed": 0, **config},
+    )
+
+
+def run(task: Line, folder: Path, how: Plan | None = None) -> Outcome:
+    return Loop(task, how or plan(), folder, QUIET).run()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.8])
+def test_it_learns_and_keeps_the_weights_with_the_best_score(tmp_path: Path, ema: float) -> None:
+    task = Line()
+    outcome = run(task, tmp_path, plan(ema))
+    assert outcome.finished
+    assert outcome.best is not None
+    scores = {int(row["step"]): float(row["score"]) for row in rows(tmp_path / "validation.csv")}
+    assert list(scores) == [15, 30, 40, 45, 60]
+    assert outcome.best.step == max(scores, key=lambda step: scores[step])
+    assert outcome.best.score == pytest.approx(max(scores.values()), rel=1e-5)
+    assert outcome.best.weights["weight"].item() == pytest.approx(3, abs=0.2)
+
+
+def test_the_journal_has_a_row_per_stretch_of_steps_and_a_column_per_loss(tmp_path: Path) -> None:
+    run(Line(), tmp_path)
+    journal = rows(tmp_path / "metrics.csv")
+    assert [(int(row["step"]), int(row["phase"])) for row in journal] == [
+        (10, 0),
+        (20, 0),
+        (30, 0),
+        (40, 0),
+        (50, 1),
+        (60, 1),
+    ]
+    assert all(float(row["error"]) > 0 and row["unused"] == "" for row in journal)
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        f"step-{n:07d}.png" for n in (25, 40, 50, 60)
+    ]
+
+
+def test_each_phase_counts_its_own_steps(tmp_path: Path) -> None:
+    task = Line()
+    run(task, tmp_path)
+    assert task.seen == [*(Place(0, i) for i in range(40)), *(Place(1, i) for i in range(20))]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first = run(Line(), tmp_path)
+    task = Line()
+    again = run(task, tmp_path)
+    assert task.seen == []
+    assert (again.steps, again.best) == (first.steps, first.best)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path, value: float) -> None:
+    with pytest.raises(TrainingError, match=r"loss.* not finite by step 28.*last\.ckpt"):
+        run(Line(disaster={22: value}), tmp_path)
+    kept = read_checkpoint(tmp_path / "last.ckpt", plan().config)
+    assert kept is not None
+    assert kept.step == 21
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.network.values())
+    healed = run(Line(), tmp_path)
+    assert healed.finished
+
+
+def test_without_memory_it_stops_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"out of memory at step 18; set optimiser.batch"):
+        run(Line(disaster={17: torch.OutOfMemoryError("CUDA out of memory")}), tmp_path)
+    assert read_checkpoint(tmp_path / "last.ckpt", plan().config) is not None
+    with pytest.raises(RuntimeError, match="something else"):
+        run(Line(disaster={17: RuntimeError("something else")}), tmp_path)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.8])
+@pytest.mark.parametrize("stop", [3, 7, 16, 39, 41, 58])
+def test_a_run_that_broke_off_goes_on_to_the_same_losses(tmp_path: Path, stop: int, ema: float) -> None:
+    torch.manual_seed(0)
+    start = nn.Linear(1, 1).state_dict()
+
+    def fresh(**options: Any) -> Line:
+        task = Line(**options)
+        task.network.load_state_dict(start)
+        return task
+
+    whole = run(fresh(), tmp_path / "whole", plan(ema))
+    broken = fresh()
+    loop = Loop(broken, plan(ema), tmp_path / "broken", QUIET)
+    advance = loop._advance
+
+    def advance_or_break() -> None:
+        if loop.step == stop:
+            raise KeyboardInterrupt
+        advance()
+
+    loop._advance = advance_or_break  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    resumed = run(fresh(), tmp_path / "broken", plan(ema))
+    assert resumed.best == whole.best
+    for name in ("metrics.csv", "validation.csv"):
+        both = [rows(tmp_path / folder / name) for folder in ("whole", "broken")]
+        for journal in both:
+            for row in journal:
+                row.pop("pictures_per_s", None)
+        assert both[0] == both[1]
+
+
+def some_checkpoint(step: int = 5) -> Checkpoint:
+    weights = {"w": torch.arange(3.0)}
+    optimiser = torch.optim.AdamW([nn.Parameter(torch.ones(2))]).state_dict()
+    best = Best(4, 1.5, {"score": 1.5}, weights)
+    return Checkpoint('{"seed": 0}', step, weights, None, optimiser, {"loss": 2.5}, 2, {"metrics": 10}, 1.25, best)
+
+
+def test_a_checkpoint_comes_back_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    assert read_checkpoint(path, {"seed": 0}) is None
+    write_checkpoint(path, some_checkpoint(4))
+    write_checkpoint(path, some_checkpoint(5))
+    back = read_checkpoint(path, {"seed": 0})
+    assert back is not None
+    assert back.best is not None
+    assert torch.equal(back.network["w"], torch.arange(3.0))
+    assert (back.step, back.sums, back.best.score) == (5, {"loss": 2.5}, 1.5)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_another_config_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    write_checkpoint(path, some_checkpoint())
+    with pytest.raises(ConfigError, match=r"another config; different: phases\.0\.steps, seed"):
+        read_checkpoint(path, {"seed": 1, "phases": [{"steps": 3}]})
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ConfigError, match="not a checkpoint"):
+        read_checkpoint(path, {"seed": 0})
+
+
+def test_a_disk_that_refuses_keeps_the_old_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").mkdir()
+    with pytest.raises(TrainingError, match="cannot write the checkpoint"):
+        write_checkpoint(tmp_path / "last.ckpt", some_checkpoint())
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from denoiser_training.config import differences, load_config
+from smoothing_proxy.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "training").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_committed_config_is_valid_and_named_like_its_file(path: Path) -> None:
+    assert load_config(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optimiser.lrr=1", "optimiser.lrr: unknown key; did you mean 'lr'"),
+        ("datta.flip=true", "datta: unknown key; did you mean 'data'"),
+        ("phases.0.stepps=1", "phases.0.stepps: unknown key"),
+        ("noise.sigma_min=0.9", "the range is empty: sigma_min 0.9 is above sigma_max 0.5"),
+        ("surrogates=[]", "need [[surrogates]]"),
+        ("phases.0.objective={mse=0}", "every objective has weight 0"),
+        ('evaluate.classifiers=[{name="mlp",network="mlp"}]', "the same name"),
+        ("phases.7.steps=1", "no such entry"),
+        ("optimiser", "expected KEY=VALUE"),
+        ("optimiser.lr=-1", "optimiser.lr: Input should be greater than 0"),
+    ],
+)
+def test_a_fault_is_named_with_its_key_and_the_nearest_known_one(tiny: Path, override: str, says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(tiny, [override])
+    assert says in str(error.value)
+
+
+def test_overrides_reach_leaves_lists_and_text(tiny: Path) -> None:
+    config = load_config(tiny, ["optimiser.lr=1e-4", "phases.1.steps=7", "data.source=../a b/c.zip", "name='x'"])
+    assert (config.optimiser.lr, config.phases[1].steps) == (1e-4, 7)
+    assert (config.data.source, config.name) == ("../a b/c.zip", "x")
+
+
+def test_two_configs_differ_by_their_dotted_keys_without_the_runtime(tiny: Path) -> None:
+    old = load_config(tiny).model_dump(mode="json")
+    new = load_config(tiny, ["phases.0.steps=3", "noise.sigma_max=0.7", "runtime.threads=2"]).model_dump(
+        mode="json"
+    )
+    assert differences(old, new) == ["noise.sigma_max", "phases.0.steps"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from smoothing_proxy.backends.registry import backend
 from smoothing_proxy.config import ProxyConfig
 from smoothing_proxy.denoisers.registry import denoiser
+from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.ledger.store import Ledger
 from smoothing_proxy.runs.runner import FolderRun
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
@@ -32,20 +33,25 @@ def make_classifier(config: ProxyConfig) -> BaseClassifier:
 
 def make_client(config: ProxyConfig) -> AsyncSmoothedClassifier:
     """The smoothed classifier of a configuration. Close it, or use it as an asynchronous context manager."""
-    classifier = make_classifier(config)
     return AsyncSmoothedClassifier(
-        classifier.backend,
-        denoiser=classifier.denoiser,
+        backend(config.backend.name, **config.backend.options),
+        denoiser=denoiser(config.denoiser.name, **config.denoiser.options),
         smoothing=config.smoothing,
-        labels=classifier.labels,
-        encoding=classifier.encoding,
+        labels=config.labels,
+        encoding=config.encoding,
         in_flight=config.run.in_flight,
     )
 
 
 def make_ledger(out: Path, *, paid: bool) -> Ledger:
-    """The ledger of a run folder, which is made where there is none. paid: survive a power cut too."""
-    out.mkdir(parents=True, exist_ok=True)
+    """The ledger of a run folder, which is made where there is none. paid: survive a power cut too.
+
+    Raises ConfigError when the folder cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be the run's folder: {error}") from error
     return Ledger(out / LEDGER_NAME, durable=paid)
 
 

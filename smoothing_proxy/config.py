@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, JsonValue
 
 from smoothing_proxy.backends.labels import LabelMap
+from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.images.codec import Encoding
 from smoothing_proxy.settings_file import Settings, parse_settings, read_toml
 from smoothing_proxy.smoothing.settings import Smoothing
@@ -64,6 +65,9 @@ class ProxyConfig(Settings):
     run: RunOptions = RunOptions()
 
 
+_NEEDED = {"backend": "a classifier (--backend)", "smoothing": "the noise level (--sigma)"}
+
+
 def read_config(path: Path | None, overrides: Mapping[str, Mapping[str, Any]]) -> ProxyConfig:
     """The file's settings with `overrides` (table -> key -> value) on top; None has overrides alone.
 
@@ -75,6 +79,11 @@ def read_config(path: Path | None, overrides: Mapping[str, Mapping[str, Any]]) -
         if not values:
             continue
         there = tables.get(table, {})
+        if not isinstance(there, dict):
+            raise ConfigError(f"{path}: {table}: expected a table [{table}], with the name as `name = ...`")
         renamed = "name" in values and there.get("name") != values["name"]
         tables[table] = {**({} if renamed else there), **values}
+    missing = [hint for table, hint in _NEEDED.items() if table not in tables]
+    if missing:
+        raise ConfigError(f"{path or 'command line'}: missing: {', '.join(missing)}; or name a file with --config")
     return parse_settings(ProxyConfig, tables, source=str(path) if path else "command line")

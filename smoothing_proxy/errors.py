@@ -12,7 +12,8 @@ SmoothingProxyError
 │  ├─ RateLimitedError         .retry_after
 │  ├─ AuthenticationError      final, stops the run
 │  ├─ RequestRejectedError     final: too large, bad picture, content policy
-│  └─ MalformedReplyError      final: the reply is kept in the ledger
+│  ├─ MalformedReplyError      final, billed: the reply is kept in the ledger
+│  └─ ModelChangedError        final: the certificate under way is void
 ├─ BudgetExceededError         .spent .limit
 └─ LedgerError                 the run's memory cannot be read or written
    ├─ SchemaError              written by a newer version
@@ -40,6 +41,7 @@ __all__ = [
     "LedgerError",
     "MalformedReplyError",
     "MissingCredentialError",
+    "ModelChangedError",
     "RateLimitedError",
     "RequestRejectedError",
     "RunMismatchError",
@@ -126,9 +128,15 @@ class RequestRejectedError(BackendError):
 class MalformedReplyError(BackendError):
     """The classifier answered something that its wire format does not allow. reply: what it sent."""
 
+    maybe_billed = True
+
     def __init__(self, message: str, *, backend: str = "", attempts: int = 1, reply: bytes = b"") -> None:
         super().__init__(message, backend=backend, attempts=attempts)
         self.reply = reply
+
+
+class ModelChangedError(BackendError):
+    """The classifier's model version changed between the draws of one certificate."""
 
 
 class BudgetExceededError(SmoothingProxyError):

@@ -17,13 +17,18 @@ Label: TypeAlias = str
 class Draws:
     """What a plan asks for: `count` more draws of one phase.
 
-    phase: "selection" or "estimation". count: draws to have under way, >= 0. at_least: the plan is answered as
-    soon as that many of them have settled without a gap in issue order; None waits for all `count`.
+    phase: "selection" or "estimation". count: draws to have under way, >= 0. at_least: the plan is answered with
+    that many of them, the next in issue order, as soon as they have settled; None waits for all `count`.
     """
 
     phase: str
     count: int
     at_least: int | None = None
+
+    @property
+    def answered(self) -> int:
+        """How many votes the answer holds."""
+        return self.count if self.at_least is None else min(self.at_least, self.count)
 
 
 @dataclass(frozen=True, slots=True)

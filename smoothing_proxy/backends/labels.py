@@ -192,9 +192,20 @@ def _absent(label: Label) -> Label:
     return f"not {label}"
 
 
+def _is_utf8(text: str) -> bool:
+    """JSON may hold lone surrogates; files and databases may not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _checked(label: ScoredLabel) -> ScoredLabel:
     if not (label.name or label.id):
         raise MalformedReplyError("a label of the reply has neither name nor id")
+    if not _is_utf8(label.name + label.id):
+        raise MalformedReplyError(f"label {label.name or label.id!a} is no valid Unicode text")
     if not 0.0 <= label.confidence <= 1.0:
         named = label.name or label.id
         raise MalformedReplyError(f"label {named!r}: confidence {label.confidence} is outside [0, 1]")

@@ -17,8 +17,9 @@ from smoothing_proxy import __version__
 from smoothing_proxy.cli.ask import certify, predict
 from smoothing_proxy.cli.demo import demo
 from smoothing_proxy.cli.denoise import denoise
+from smoothing_proxy.cli.plan import plan
 from smoothing_proxy.cli.replay import replay
-from smoothing_proxy.cli.run import plan, run
+from smoothing_proxy.cli.run import run
 from smoothing_proxy.errors import BackendError, BudgetExceededError, SmoothingProxyError
 
 __all__ = ["app", "exit_code"]

@@ -57,6 +57,8 @@ async def _predict(config: ProxyConfig, image: Path) -> Prediction:
 
 def describe_certificate(certificate: Certificate) -> str:
     """What the proof says, in lines for a person."""
+    from smoothing_proxy.stats.rounding import rounded_down
+
     votes = certificate.votes
     tail = [_votes_line(votes.ranked()[:3], votes.failed, votes.n), _cost_line(certificate)]
     if certificate.label is None:
@@ -64,13 +66,13 @@ def describe_certificate(certificate: Certificate) -> str:
     height, width = certificate.working_size or (0, 0)
     lines = [
         f"{certificate.label}",
-        f"proven within l2 radius {certificate.radius:.4f} at {width}x{height}, [0, 1] pixel scale",
+        f"proven within l2 radius {rounded_down(certificate.radius, 4)} at {width}x{height}, [0, 1] pixel scale",
     ]
-    if certificate.input_size != certificate.working_size and certificate.input_size and certificate.input_radius:
-        height, width = certificate.input_size
-        lines.append(f"which is {certificate.input_radius:.4f} at the picture's own {width}x{height}")
+    if certificate.input_size != certificate.working_size and certificate.input_radius is not None:
+        height, width = certificate.input_size or (0, 0)
+        lines.append(f"which is {rounded_down(certificate.input_radius, 4)} at the picture's own {width}x{height}")
     doubt = f"false with probability <= {certificate.alpha:g}"
-    lines.append(f"sigma {certificate.sigma:g}; p >= {certificate.p_lower:.4f}; {doubt}")
+    lines.append(f"sigma {certificate.sigma:g}; p >= {rounded_down(certificate.p_lower, 4)}; {doubt}")
     return "\n".join([*lines, *tail])
 
 

@@ -21,7 +21,7 @@ class RunProgress:
 
     def __init__(self, price_usd: float) -> None:
         self._price_usd = price_usd
-        self._pictures = self._ended = self._proven = self._draws_each = 0
+        self._pictures = self._ended = self._proven = 0
         self._cost = Cost()
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -33,12 +33,15 @@ class RunProgress:
         )
         self._task = self._progress.add_task("", total=None)
 
-    def begun(self, pictures: int, decided: int, draws_per_picture: int) -> None:
+    def begun(self, pictures: int, draws: int, decided: Sequence[Certificate], settled: int, cost: Cost) -> None:
         """See RunObserver.begun."""
-        self._pictures, self._ended, self._draws_each = pictures, decided, draws_per_picture
-        self._progress.update(self._task, total=(pictures - decided) * draws_per_picture)
-        if decided:
-            self.say(f"resuming: {decided} of {pictures} pictures are done")
+        self._pictures, self._ended, self._cost = pictures, len(decided), cost
+        self._proven = sum(certificate.label is not None for certificate in decided)
+        self._progress.update(self._task, total=draws, completed=settled)
+        if settled:
+            self.say(
+                f"resuming: {len(decided)} of {pictures} pictures and {settled:,} of {draws:,} draws are done"
+            )
         self._refresh()
 
     def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
@@ -53,11 +56,11 @@ class RunProgress:
         self._proven += certificate.label is not None
         self._refresh()
 
-    def unreadable(self, record: PictureRecord) -> None:
-        """See RunObserver.unreadable."""
+    def left_out(self, record: PictureRecord) -> None:
+        """See RunObserver.left_out."""
         self._ended += 1
         self.say(f"left out: {record.error}")
-        self._progress.update(self._task, advance=self._draws_each)
+        self._refresh()
 
     def say(self, text: str) -> None:
         """A line above the bar."""

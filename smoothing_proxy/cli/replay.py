@@ -20,13 +20,14 @@ __all__ = ["replay"]
 def replay(run: Path, alpha: float | None, as_json: bool) -> None:
     """Compute every certificate of RUN again from its recorded draws, without a call to the classifier."""
     from smoothing_proxy.assembly import LEDGER_NAME
+    from smoothing_proxy.ledger.reader import LedgerReader
     from smoothing_proxy.ledger.replay import replay_certificates
-    from smoothing_proxy.ledger.store import Ledger
     from smoothing_proxy.runs.rows import certificate_row
+    from smoothing_proxy.stats.rounding import rounded_down
 
     if not (run / LEDGER_NAME).is_file():
         raise ConfigError(f"{run}: no run folder, {LEDGER_NAME} is missing")
-    with Ledger(run / LEDGER_NAME) as ledger:
+    with LedgerReader.open(run / LEDGER_NAME) as ledger:
         replayed = list(replay_certificates(ledger, alpha=alpha))
         recorded = ledger.verdicts()
     rows = [certificate_row(record, certificate) for record, certificate in replayed if certificate]
@@ -34,7 +35,8 @@ def replay(run: Path, alpha: float | None, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        click.echo(f"{row['file']}  {row['label'] or 'abstains'}  radius {row['radius']:.4f}")
+        radius = f"radius {rounded_down(row['radius'], 4)} at {row['working_size']}"
+        click.echo(f"{row['file']}  {row['label'] or 'abstains'}  {radius}")
     click.echo(f"{len(rows)} of {len(replayed)} pictures replayed, no queries")
     if alpha is None:
         equal = sum(

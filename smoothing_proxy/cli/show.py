@@ -21,9 +21,9 @@ def summary_lines(summary: Mapping[str, Any], out: Path) -> str:
     if draws["failed"]:
         lines.append(f"{draws['failed']:,} draws failed and count as votes for nothing:")
         lines += [f"  {count:,} x {reason}" for reason, count in draws["failures"].items()]
-    if pictures["unreadable"]:
-        lines.append(f"{len(pictures['unreadable'])} pictures were left out:")
-        lines += [f"  {name}: {reason}" for name, reason in pictures["unreadable"].items()]
+    if pictures["left_out"]:
+        lines.append(f"{len(pictures['left_out'])} pictures were left out:")
+        lines += [f"  {name}: {reason}" for name, reason in pictures["left_out"].items()]
     return "\n".join([*lines, f"written to {out}"])
 
 
@@ -31,7 +31,7 @@ def _accuracy_lines(summary: Mapping[str, Any]) -> list[str]:
     rows = summary["certified_accuracy"]
     if not rows:
         return ["no reference labels, so no accuracy"]
-    header = f"certified accuracy ({summary['pictures']['reference']}):"
-    return [header] + [
+    header = f"certified accuracy against {summary['pictures']['reference']},"
+    return [header, f"radii in {summary['radii']}:"] + [
         f"  within {row['radius']:<5g} {row['share']:6.1%}   [{row['low']:.1%}, {row['high']:.1%}]" for row in rows
     ]

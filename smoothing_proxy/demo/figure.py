@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from smoothing_proxy.stats.rounding import rounded_down
 from smoothing_proxy.types import Certificate
 
 __all__ = ["Column", "draw_figure"]
@@ -51,4 +52,4 @@ def _answer(column: Column) -> tuple[str, bool]:
     certificate = column.certificate
     if certificate.label is None:
         return "abstains", False
-    return f"{certificate.label}, r = {certificate.radius:.2f}", certificate.label == column.reference
+    return f"{certificate.label}, r = {rounded_down(certificate.radius, 2)}", certificate.label == column.reference

@@ -56,7 +56,7 @@ class Demo:
         classifier = BaseClassifier(black_box(), denoiser(name), sigma=self.smoothing.sigma)
         with make_ledger(self.out / name, paid=False) as ledger:
             run = FolderRun(ledger, classifier, self.smoothing, self.folder, list(labels), labels)
-            run.begin()
+            run.begin(str(self.out / name))
             anyio.run(_run_and_close, run, observer)
             self._draw(ledger, run, self.out / f"{name}.png")
             return write_report(ledger, self.out / name)

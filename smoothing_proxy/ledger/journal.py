@@ -12,16 +12,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.sql.dml import Insert, Update
 
+from smoothing_proxy.errors import MalformedReplyError
 from smoothing_proxy.ledger.records import reply_to_json
 from smoothing_proxy.ledger.schema import draws
 from smoothing_proxy.ledger.writer import Writer
-from smoothing_proxy.smoothing.observe import CLEAN, Outcome, Recalled
-from smoothing_proxy.types import Cost, Label
+from smoothing_proxy.smoothing.observe import Outcome
 
 __all__ = ["DrawJournal", "reopen"]
+
+REPLY_BYTES = 16_384
+"""Of a malformed reply, as much as is kept."""
 
 _THIS_DRAW = (
     (draws.c.run_id == bindparam("run"))
@@ -49,20 +52,26 @@ _SETTLE = (
 _WITHDRAW = update(draws).where(_THIS_DRAW).values(status="withdrawn")
 
 
-def reopen(connection: Connection, run: int) -> None:
-    """Make the draws that a dead process left in flight unknown, to be charged and sent once more."""
+def reopen(connection: Connection, run: int) -> set[tuple[int, int]]:
+    """Make the draws that a dead process left in flight unknown: they are charged, and sent once more.
+
+    Returns (picture, number) of these, and of the draws that were withdrawn before.
+    """
     left = (draws.c.run_id == run) & (draws.c.status == "sent")
     connection.execute(update(draws).where(left).values(status="withdrawn", unknown=draws.c.unknown + 1))
+    waiting = select(draws.c.picture_id, draws.c.number).where(
+        draws.c.run_id == run, draws.c.status == "withdrawn"
+    )
+    return {(picture, number) for picture, number in connection.execute(waiting)}
 
 
 class DrawJournal:
-    """Implements the Journal protocol over one run of a ledger."""
+    """Implements the Journal protocol over one run of a ledger; `to_send_again` as `reopen` returned it."""
 
-    def __init__(self, engine: Engine, writer: Writer, run: int) -> None:
-        self._engine = engine
+    def __init__(self, writer: Writer, run: int, to_send_again: set[tuple[int, int]]) -> None:
         self._writer = writer
         self._run = run
-        self._to_send_again = self._withdrawn_before()
+        self._to_send_again = to_send_again
 
     async def sent(self, picture: int, numbers: Sequence[int]) -> None:
         """See Journal.sent."""
@@ -89,59 +98,6 @@ class DrawJournal:
         """See Journal.withdrawn."""
         await self._execute(_WITHDRAW, [self._key(picture, number) for number in numbers])
         self._to_send_again.update((picture, number) for number in numbers)
-
-    def recall(self, picture: int) -> Recalled:
-        """What is settled of a picture's draws, and what all of its draws have cost so far, in queries."""
-        query = select(draws.c.number, draws.c.status, draws.c.label, draws.c.unknown).where(
-            draws.c.run_id == self._run, draws.c.picture_id == picture
-        )
-        votes: dict[int, Label | None] = {}
-        cost = Cost()
-        with self._engine.connect() as connection:
-            for number, status, label, unknown in connection.execute(query):
-                cost += Cost(queries=int(status == "settled"), unknown=unknown)
-                if status in ("settled", "failed"):
-                    votes[number] = label
-        return Recalled(votes, cost)
-
-    def cost(self) -> Cost:
-        """What all draws of the run have cost so far, in queries."""
-        query = select(
-            func.count().filter(draws.c.status == "settled"), func.coalesce(func.sum(draws.c.unknown), 0)
-        ).where(draws.c.run_id == self._run)
-        with self._engine.connect() as connection:
-            queries, unknown = connection.execute(query).one()
-        return Cost(queries=queries, unknown=unknown)
-
-    def failures(self) -> dict[str, int]:
-        """Why draws failed for good, with how many did, most first."""
-        query = (
-            select(draws.c.error, func.count())
-            .where(draws.c.run_id == self._run, draws.c.status == "failed")
-            .group_by(draws.c.error)
-            .order_by(func.count().desc(), draws.c.error)
-        )
-        with self._engine.connect() as connection:
-            return {row[0]: row[1] for row in connection.execute(query)}
-
-    def clean_pictures(self) -> int:
-        """How many pictures the classifier was asked about as they are."""
-        query = select(func.count()).where(draws.c.run_id == self._run, draws.c.number == CLEAN)
-        with self._engine.connect() as connection:
-            return connection.execute(query).scalar_one()
-
-    def model_versions(self) -> list[str]:
-        """Every model version that answered, in alphabetical order."""
-        query = select(draws.c.model_version).where(draws.c.run_id == self._run).distinct()
-        with self._engine.connect() as connection:
-            return sorted(version for (version,) in connection.execute(query) if version)
-
-    def _withdrawn_before(self) -> set[tuple[int, int]]:
-        query = select(draws.c.picture_id, draws.c.number).where(
-            draws.c.run_id == self._run, draws.c.status == "withdrawn"
-        )
-        with self._engine.connect() as connection:
-            return {(picture, number) for picture, number in connection.execute(query)}
 
     def _key(self, picture: int, number: int) -> dict[str, Any]:
         return {"run": self._run, "picture": picture, "draw": number}
@@ -170,10 +126,24 @@ def _settled(outcome: Outcome) -> dict[str, Any]:
         "new_status": "settled" if error is None else "failed",
         "maybe_billed": outcome.cost.unknown,
         "vote": outcome.label,
-        "answer": None if reply is None else reply_to_json(reply),
-        "version": None if reply is None else reply.model_version,
-        "fault": None if error is None else f"{type(error).__name__}: {error}",
+        "answer": _answer(outcome),
+        "version": None if reply is None else _writable(reply.model_version),
+        "fault": None if error is None else _writable(f"{type(error).__name__}: {error}"),
     }
+
+
+def _answer(outcome: Outcome) -> str | None:
+    """What was answered, also where nothing could be made of it."""
+    if outcome.reply is not None:
+        return reply_to_json(outcome.reply)
+    if isinstance(outcome.error, MalformedReplyError) and outcome.error.reply:
+        return outcome.error.reply[:REPLY_BYTES].decode("utf-8", "backslashreplace")
+    return None
+
+
+def _writable(text: str) -> str:
+    """JSON may hold lone surrogates; a database may not."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _execute(connection: Connection, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count, takewhile
 
 from smoothing_proxy.errors import LedgerError
-from smoothing_proxy.images.geometry import WorkingSize, input_radius, resize_map
+from smoothing_proxy.images.geometry import WorkingSize, resize_map
+from smoothing_proxy.ledger.reader import LedgerReader
 from smoothing_proxy.ledger.records import PictureRecord
-from smoothing_proxy.ledger.store import Ledger
 from smoothing_proxy.smoothing.drive import Recording, replay
+from smoothing_proxy.smoothing.observe import Recalled
+from smoothing_proxy.smoothing.picture import place
 from smoothing_proxy.smoothing.plan import certify_plan
 from smoothing_proxy.smoothing.settings import Smoothing
 from smoothing_proxy.types import Certificate
@@ -17,7 +20,7 @@ from smoothing_proxy.types import Certificate
 __all__ = ["recorded_smoothing", "replay_certificates"]
 
 
-def recorded_smoothing(ledger: Ledger) -> Smoothing:
+def recorded_smoothing(ledger: LedgerReader) -> Smoothing:
     """The settings that the ledger's draws answer. Raises LedgerError in a ledger where no run was begun."""
     manifest = ledger.manifest()
     if manifest is None:
@@ -26,7 +29,7 @@ def recorded_smoothing(ledger: Ledger) -> Smoothing:
 
 
 def replay_certificates(
-    ledger: Ledger, *, alpha: float | None = None
+    ledger: LedgerReader, *, alpha: float | None = None
 ) -> Iterator[tuple[PictureRecord, Certificate | None]]:
     """Each picture's certificate, computed again from its recorded draws; None where draws are still missing.
 
@@ -34,25 +37,24 @@ def replay_certificates(
     seeing them is not covered by any one of them.
     """
     smoothing = recorded_smoothing(ledger)
+    price_usd = (ledger.manifest() or {})["price_usd"]
     if alpha is not None:
         smoothing = replace(smoothing, alpha=alpha)
     working_size = WorkingSize.parse(smoothing.working_size)
     for record in ledger.pictures():
-        recalled = ledger.draws.recall(record.id)
-        numbers = range(smoothing.n0 + smoothing.n)
-        if record.size is None or any(number not in recalled.votes for number in numbers):
+        recalled = ledger.recall(record.id)
+        certificate = _certificate(smoothing, recalled)
+        if record.size is None or certificate is None:
             yield record, None
-            continue
-        recording = Recording([recalled.votes[number] for number in numbers])
-        certificate = replay(certify_plan(smoothing), recording)
-        resize = resize_map(*record.size, working_size)
-        yield (
-            record,
-            replace(
-                certificate,
-                input_radius=input_radius(certificate.radius, resize),
-                working_size=resize.working_size,
-                input_size=record.size,
-                cost=recalled.cost,
-            ),
-        )
+        else:
+            placed = place(certificate, resize_map(*record.size, working_size))
+            yield record, replace(placed, cost=recalled.cost.at(price_usd))
+
+
+def _certificate(smoothing: Smoothing, recalled: Recalled) -> Certificate | None:
+    """From the draws 0, 1, ... as far as they are settled; None where the plan asks for more."""
+    prefix = takewhile(recalled.votes.__contains__, count())
+    try:
+        return replay(certify_plan(smoothing), Recording([recalled.votes[number] for number in prefix]))
+    except LedgerError:
+        return None

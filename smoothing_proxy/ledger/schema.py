@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from smoothing_proxy.errors import SchemaError
 
-__all__ = ["draws", "migrate", "pictures", "runs", "verdicts"]
+__all__ = ["check_schema", "draws", "migrate", "pictures", "runs", "verdicts"]
 
 metadata = MetaData()
 
@@ -103,6 +103,19 @@ migrations: list[Callable[[Connection], None]] = [_create]
 
 def migrate(connection: Connection, *, where: str) -> None:
     """Bring the ledger up to date. Raises SchemaError when a newer version of this package has written it."""
+    for number in range(_schema(connection, where) + 1, len(migrations) + 1):
+        migrations[number - 1](connection)
+        connection.execute(insert(schema_version).values(number=number))
+
+
+def check_schema(connection: Connection, *, where: str) -> None:
+    """Raises SchemaError unless the ledger is exactly what this version reads."""
+    if _schema(connection, where) < len(migrations):
+        raise SchemaError(f"{where}: no ledger, or one of an older version; `run` brings that up to date")
+
+
+def _schema(connection: Connection, where: str) -> int:
+    """The number of the last migration that the ledger has seen."""
     known = 0
     if inspect(connection).has_table(schema_version.name):
         known = connection.execute(select(func.max(schema_version.c.number))).scalar() or 0
@@ -111,6 +124,4 @@ def migrate(connection: Connection, *, where: str) -> None:
             f"{where}: written by a newer version of smoothing-proxy (schema {known}, this version knows up to "
             f"{len(migrations)}); upgrade smoothing-proxy, or use another --out"
         )
-    for number in range(known + 1, len(migrations) + 1):
-        migrations[number - 1](connection)
-        connection.execute(insert(schema_version).values(number=number))
+    return known

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import TypeAlias
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from smoothing_proxy.errors import LedgerError
 
@@ -23,26 +24,29 @@ GROUP = 256
 class Writer:
     """Runs writes in order, in one thread, many to a transaction; each future is done once its write is safe.
 
-    A future fails with LedgerError when its transaction could not be committed; nothing of that transaction is
-    kept then.
+    A future fails with LedgerError when its write could not be committed, nothing of it being kept then.
     """
 
     def __init__(self, engine: Engine, *, where: str) -> None:
         self._engine = engine
         self._where = where
         self._queue: queue.SimpleQueue[tuple[Write, Future[None]] | None] = queue.SimpleQueue()
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
         self._thread.start()
 
     def submit(self, write: Write) -> Future[None]:
-        """Queue one write."""
+        """Queue one write. Raises LedgerError when the writer was closed."""
+        if self._closed:
+            raise LedgerError(f"{self._where}: the ledger was closed")
         future: Future[None] = Future()
         self._queue.put((write, future))
         return future
 
     def close(self) -> None:
         """Finish what is queued, then end the thread. Calling it twice is fine."""
-        if self._thread.is_alive():
+        if not self._closed:
+            self._closed = True
             self._queue.put(None)
             self._thread.join()
 
@@ -50,7 +54,10 @@ class Writer:
         ended = False
         while not ended:
             group, ended = self._gather()
-            self._commit(group)
+            if not self._committed(group):
+                # One write that cannot be made must not take the others down with it.
+                for alone in group:
+                    self._committed([alone], last_try=True)
 
     def _gather(self) -> tuple[list[tuple[Write, Future[None]]], bool]:
         """What is queued, at least one write unless the end was asked for; and whether it was."""
@@ -65,21 +72,26 @@ class Writer:
             group.append(item)
         return group, False
 
-    def _commit(self, group: list[tuple[Write, Future[None]]]) -> None:
+    def _committed(self, group: list[tuple[Write, Future[None]]], *, last_try: bool = False) -> bool:
+        """Whether the whole group is safe; on the last try whoever waits is told that it is not."""
         # Whoever stopped waiting (a cancelled task) still gets the write: it may say that a draw was paid for.
-        waiting = [future for _, future in group if future.set_running_or_notify_cancel()]
+        waiting = [future for _, future in group if future.running() or future.set_running_or_notify_cancel()]
         try:
             with self._engine.begin() as connection:
                 for write, _ in group:
                     write(connection)
         except Exception as error:  # noqa: BLE001 (handed to whoever waits for the write)
-            fault = LedgerError(
-                f"{self._where}: cannot write: {getattr(error, 'orig', error)} (is the disk full?); "
-                "what was settled before is kept"
-            )
-            fault.__cause__ = error
-            for future in waiting:
-                future.set_exception(fault)
-        else:
-            for future in waiting:
-                future.set_result(None)
+            if last_try:
+                for future in waiting:
+                    future.set_exception(self._fault(error))
+            return False
+        for future in waiting:
+            future.set_result(None)
+        return True
+
+    def _fault(self, error: Exception) -> LedgerError:
+        hint = " (is the disk full?)" if isinstance(error, OperationalError) else ""
+        reason = getattr(error, "orig", error)
+        fault = LedgerError(f"{self._where}: cannot write: {reason}{hint}; what was settled before is kept")
+        fault.__cause__ = error
+        return fault

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from smoothing_proxy.errors import RunMismatchError
-from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.settings import Smoothing
 
-__all__ = ["check_same_pictures", "check_same_question", "describe_question", "software_versions"]
+__all__ = ["check_same_question", "check_same_software", "describe_question", "software_versions"]
 
 PACKAGES = (
     "smoothing-proxy",
@@ -28,9 +27,12 @@ PACKAGES = (
 
 
 def describe_question(
-    smoothing: Smoothing, classifier: BaseClassifier, *, insecure_seed: int | None = None
+    smoothing: Smoothing, classifier: BaseClassifier, *, reference: str, insecure_seed: int | None = None
 ) -> dict[str, Any]:
-    """The settings, the denoiser, the classifier and the label map, as JSON values; no secrets."""
+    """The settings, the denoiser, the classifier and the label map, as JSON values; no secrets.
+
+    reference: where the labels that count as correct come from.
+    """
     return {
         "smoothing": asdict(smoothing),
         "denoiser": {"name": classifier.denoiser.name, "fingerprint": classifier.denoiser.fingerprint},
@@ -38,6 +40,7 @@ def describe_question(
         "price_usd": classifier.backend.price_usd,
         "labels": classifier.labels.fingerprint(),
         "encoding": asdict(classifier.encoding),
+        "reference": reference,
         "entropy": "operating system" if insecure_seed is None else f"insecure seed {insecure_seed}",
     }
 
@@ -54,13 +57,8 @@ def software_versions() -> dict[str, str]:
 
 
 def check_same_question(recorded: Mapping[str, Any], asked: Mapping[str, Any], *, where: str) -> None:
-    """Raises RunMismatchError that names every setting that differs."""
-    before, now = dict(_flat(recorded)), dict(_flat(asked))
-    differences = [
-        f"  {key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
-    ]
+    """Raises RunMismatchError that names every setting that differs. A new price does not change the question."""
+    differences = _differences(recorded, {**asked, "price_usd": recorded["price_usd"]})
     if differences:
         raise RunMismatchError(
             "\n".join(
@@ -69,15 +67,26 @@ def check_same_question(recorded: Mapping[str, Any], asked: Mapping[str, Any], *
         )
 
 
-def check_same_pictures(recorded: Sequence[PictureRecord], names: Sequence[str], *, where: str) -> None:
-    """Raises RunMismatchError when a picture of the run is no longer asked for; further pictures are fine."""
-    gone = sorted({record.name for record in recorded} - set(names))
-    if gone:
-        shown = ", ".join(gone[:5]) + (", ..." if len(gone) > 5 else "")
+def check_same_software(recorded: Mapping[str, str], *, where: str) -> None:
+    """Raises RunMismatchError when what computes the copies has another version than at the run's start.
+
+    For runs with pictures half done: their remaining draws would meet another f.
+    """
+    differences = _differences(recorded, software_versions())
+    if differences:
+        reason = "some of its pictures are half done, with other versions of the software"
         raise RunMismatchError(
-            f"{where}: {len(gone)} of its pictures are not among those asked for now ({shown}); "
-            "use another --out, or the same folder and --limit"
+            "\n".join([f"{where}: {reason}; install those again, or use another --out:", *differences])
         )
+
+
+def _differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+    before, now = dict(_flat(recorded)), dict(_flat(present))
+    return [
+        f"  {key}: {before.get(key, 'not set')} there, {now.get(key, 'not set')} here"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from smoothing_proxy.ledger.reader import LedgerReader
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.replay import recorded_smoothing
-from smoothing_proxy.ledger.store import Ledger
 from smoothing_proxy.runs.rows import COLUMNS, certificate_row, is_correct
 from smoothing_proxy.stats.curves import (
     Judged,
+    Share,
     abstention_rate,
     average_certified_radius,
     certified_accuracy,
@@ -29,61 +30,61 @@ RADII = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0
 CURVE_POINTS = 201
 
 
-def write_report(ledger: Ledger, out: Path) -> dict[str, Any]:
+def write_report(ledger: LedgerReader, out: Path) -> dict[str, Any]:
     """Write the run's files into `out`, each one whole or not at all; returns the summary."""
-    verdicts = ledger.verdicts()
-    records = ledger.pictures()
+    records, verdicts = ledger.pictures(), ledger.verdicts()
     rows = [certificate_row(record, verdicts.get(record.id)) for record in records]
-    summary = summarise(ledger)
+    judged = _judged(records, verdicts)
+    summary = summarise(ledger, records, verdicts)
     _replace(out / "certificates.csv", lambda stream: _write_csv(stream, rows))
     _replace(out / "certificates.jsonl", lambda stream: stream.writelines(json.dumps(row) + "\n" for row in rows))
     _replace(out / "summary.json", lambda stream: stream.write(json.dumps(summary, indent=2) + "\n"))
-    outcomes = _outcomes(records, verdicts)
-    if outcomes:
-        _draw_curve(outcomes, summary, out / "certified_accuracy.png")
+    if judged:
+        _draw_curve(judged, summary, out / "certified_accuracy.png")
     return summary
 
 
-def summarise(ledger: Ledger) -> dict[str, Any]:
+def summarise(
+    ledger: LedgerReader, records: Sequence[PictureRecord], verdicts: Mapping[int, Certificate]
+) -> dict[str, Any]:
     """The run in figures, as JSON values; every one of them computed from the ledger alone."""
     smoothing = recorded_smoothing(ledger)
     manifest = ledger.manifest() or {}
-    records, verdicts = ledger.pictures(), ledger.verdicts()
-    outcomes = _outcomes(records, verdicts)
+    judged = _judged(records, verdicts)
     largest = largest_radius(smoothing.n, smoothing.alpha, smoothing.sigma)
-    cost = ledger.draws.cost().at(manifest["price_usd"])
-    failures = ledger.draws.failures()
-    abstained = sum(certificate.label is None for certificate in verdicts.values())
+    cost = ledger.totals.cost().at(manifest["price_usd"])
+    failures = ledger.totals.failures()
+    left_out = {record.name: record.error for record in records if record.error is not None}
+    points = certified_accuracy(judged, [r for r in RADII if r <= largest]) if judged else ()
     return {
-        "complete": len(verdicts) + sum(record.error is not None for record in records) == len(records),
+        "complete": len(verdicts) + len(left_out) == len(records),
         "pictures": {
             "total": len(records),
             "decided": len(verdicts),
-            "abstained": abstained,
-            "abstention": _share(abstention_rate(outcomes)) if outcomes else None,
-            "reference": _reference(ledger),
-            "unreadable": {record.name: record.error for record in records if record.error is not None},
+            "abstained": sum(certificate.label is None for certificate in verdicts.values()),
+            "abstention": _share(abstention_rate(judged)) if judged else None,
+            "reference": manifest["reference"],
+            "without_reference": len(verdicts) - len(judged),
+            "left_out": left_out,
         },
-        "certified_accuracy": [
-            {"radius": point.radius, **_share(point.accuracy)}
-            for point in (certified_accuracy(outcomes, [r for r in RADII if r <= largest]) if outcomes else ())
-        ],
-        "average_certified_radius": average_certified_radius(outcomes) if outcomes else None,
+        "radii": f"l2 on the [0, 1] pixel scale, at working size {smoothing.working_size}",
+        "certified_accuracy": [{"radius": point.radius, **_share(point.accuracy)} for point in points],
+        "average_certified_radius": average_certified_radius(judged) if judged else None,
         "largest_radius": largest,
         "guarantee": f"per picture: each certificate is false with probability <= {smoothing.alpha:g}",
         "draws": {
-            "settled": cost.queries,
+            "answered": cost.queries,
             "failed": sum(failures.values()),
             "failures": failures,
         },
         "cost": {"queries": cost.queries, "unknown": cost.unknown, "usd": cost.usd},
-        "model_versions": ledger.draws.model_versions(),
+        "model_versions": ledger.totals.model_versions(),
         "settings": manifest,
         "software": ledger.software(),
     }
 
 
-def _outcomes(records: Sequence[PictureRecord], verdicts: Mapping[int, Certificate]) -> list[Judged]:
+def _judged(records: Sequence[PictureRecord], verdicts: Mapping[int, Certificate]) -> list[Judged]:
     """One per verdict of a picture whose correct label is known."""
     return [
         Judged(
@@ -96,13 +97,8 @@ def _outcomes(records: Sequence[PictureRecord], verdicts: Mapping[int, Certifica
     ]
 
 
-def _share(share: Any) -> dict[str, Any]:
+def _share(share: Share) -> dict[str, Any]:
     return {"share": share.value, "low": share.low, "high": share.high, "count": share.count, "of": share.total}
-
-
-def _reference(ledger: Ledger) -> str:
-    asked = ledger.draws.clean_pictures()
-    return "against the classifier's own answer on the clean picture" if asked else "against the given labels"
 
 
 def _write_csv(stream: IO[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -118,24 +114,30 @@ def _replace(path: Path, write: Callable[[IO[str]], object]) -> None:
     part.replace(path)
 
 
-def _draw_curve(outcomes: Sequence[Judged], summary: Mapping[str, Any], path: Path) -> None:
+def _draw_curve(judged: Sequence[Judged], summary: Mapping[str, Any], path: Path) -> None:
     """Certified accuracy against radius, with the interval of each point, as PNG."""
     from matplotlib.figure import Figure
 
     end = summary["largest_radius"] * 1.05
-    points = certified_accuracy(outcomes, [end * i / (CURVE_POINTS - 1) for i in range(CURVE_POINTS)])
+    points = certified_accuracy(judged, [end * i / (CURVE_POINTS - 1) for i in range(CURVE_POINTS)])
     radii = [point.radius for point in points]
+    settings = summary["settings"]
+    smoothing = settings["smoothing"]
+    size = smoothing["working_size"]
     figure = Figure(figsize=(7, 4.2), dpi=110)
     axes = figure.subplots()
     lows, highs = [p.accuracy.low for p in points], [p.accuracy.high for p in points]
     axes.fill_between(radii, lows, highs, step="post", alpha=0.2, linewidth=0, label="95 % interval of each point")
     axes.step(radii, [point.accuracy.value for point in points], where="post", label="certified accuracy")
     axes.axvline(summary["largest_radius"], color="grey", linestyle=":", label="most that n draws can prove")
-    axes.set(xlim=(0, end), ylim=(0, 1.02), xlabel="l2 radius, [0, 1] pixel scale", ylabel="share of pictures")
-    settings = summary["settings"]
-    smoothing = settings["smoothing"]
+    axes.set(
+        xlim=(0, end),
+        ylim=(0, 1.02),
+        xlabel=f"l2 radius, [0, 1] pixel scale, at working size {size}",
+        ylabel="share of pictures",
+    )
     axes.set_title(
-        f"{len(outcomes)} pictures, {settings['denoiser']['name']}, sigma {smoothing['sigma']:g}, "
+        f"{len(judged)} pictures, {settings['denoiser']['name']}, sigma {smoothing['sigma']:g}, "
         f"n {smoothing['n']:,}, alpha {smoothing['alpha']:g}",
         fontsize=10,
     )

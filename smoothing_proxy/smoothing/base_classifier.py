@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,7 +43,9 @@ class BaseClassifier:
         self.denoiser = denoiser
         self.sigma = sigma
         self.labels = labels or LabelMap()
-        self.encoding = encoding or backend.encoding
+        encoding = encoding or backend.encoding
+        # What the classifier needs at least is not for the user to take away.
+        self.encoding = replace(encoding, min_side_px=max(encoding.min_side_px, backend.encoding.min_side_px))
         self._one_denoiser = threading.Lock()
 
     def check_sigma(self) -> None:
@@ -78,4 +81,4 @@ class BaseClassifier:
         try:
             return Outcome(draw, self.labels.vote(answer), reply=answer)
         except MalformedReplyError as error:
-            return Outcome(draw, None, error=error)
+            return Outcome(draw, None, reply=answer, error=error)

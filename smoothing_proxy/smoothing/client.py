@@ -15,7 +15,7 @@ from smoothing_proxy.denoisers.base import Denoiser
 from smoothing_proxy.denoisers.registry import denoiser as denoiser_named
 from smoothing_proxy.images.codec import Encoding
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
-from smoothing_proxy.smoothing.observe import Journal, Observer, Recalled
+from smoothing_proxy.smoothing.observe import Observer, Recalled
 from smoothing_proxy.smoothing.picture import ImageLike, Picture, canonical, prepare
 from smoothing_proxy.smoothing.plan import certify_plan, predict_plan
 from smoothing_proxy.smoothing.sampler import Sampler
@@ -33,7 +33,7 @@ class AsyncSmoothedClassifier:
     backend: a Backend, or its name ("local:model.onnx"). denoiser: a Denoiser, or its name or card's path.
     smoothing: sigma, n0, n, alpha. labels: from the classifier's labels to yours. encoding: of the copies; None
     takes what the backend prefers. in_flight: requests under way at once; None likewise.
-    journal: remembers draws (a ledger); None forgets them.
+    Draws are not remembered: to certify a folder without ever paying twice, use a run.
 
     Use it as an asynchronous context manager: leaving it closes the backend.
     Raises ConfigError for an unknown backend or denoiser, DenoiserError for weights that cannot be used.
@@ -48,7 +48,6 @@ class AsyncSmoothedClassifier:
         labels: LabelMap | None = None,
         encoding: Encoding | None = None,
         in_flight: int | None = None,
-        journal: Journal | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self.smoothing = smoothing
@@ -61,7 +60,7 @@ class AsyncSmoothedClassifier:
             encoding=encoding,
         )
         classifier.check_sigma()
-        self._sampler = Sampler(classifier, in_flight=in_flight, journal=journal, observers=observers)
+        self._sampler = Sampler(classifier, in_flight=in_flight, observers=observers)
         self._ids = count()
 
     async def certify(self, image: ImageLike) -> Certificate:

@@ -46,14 +46,12 @@ class Recording:
         self._told = 0
 
     def __call__(self, request: Draws) -> Votes:
-        """The next `request.count` recorded votes, or `at_least` of them where fewer remain."""
+        """The next recorded votes, as many as the live answer held."""
         remaining = len(self._votes) - self._told
-        needed = request.count if request.at_least is None else request.at_least
-        if remaining < needed:
-            raise LedgerError(
-                f"the recording ends: the {request.phase} phase asks for {needed} draws, {remaining} remain"
-            )
-        end = self._told + min(request.count, remaining)
+        if remaining < request.answered:
+            asked = f"the {request.phase} phase asks for {request.answered} draws"
+            raise LedgerError(f"the recording ends: {asked}, {remaining} remain")
+        end = self._told + request.answered
         votes = Votes.tally(self._votes[self._told : end])
         self._told = end
         return votes

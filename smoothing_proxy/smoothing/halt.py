@@ -31,6 +31,11 @@ class Halt:
         self._reason = self._reason or reason
 
     @property
+    def reason(self) -> Exception | None:
+        """Why, if somebody asked to stop."""
+        return self._reason
+
+    @property
     def requested(self) -> bool:
         """Whether somebody asked to stop."""
         return self._reason is not None

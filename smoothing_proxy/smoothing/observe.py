@@ -18,7 +18,10 @@ CLEAN = -1
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one draw ended. label: its vote, None for nothing. Exactly one of reply and error is set."""
+    """How one draw ended: answered, or failed where `error` is set.
+
+    label: its vote, None for nothing. reply: what was answered, also where nothing could be made of it.
+    """
 
     draw: int
     label: Label | None
@@ -30,15 +33,19 @@ class Outcome:
         """In queries alone: an answer was billed, a failure may have been."""
         if self.error is None:
             return Cost(queries=1)
-        return Cost(unknown=1) if self.error.maybe_billed else Cost()
+        return Cost(unknown=self.error.attempts) if self.error.maybe_billed else Cost()
 
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What is known of a picture from before. votes: of the settled draws by number. cost: of all its draws."""
+    """What is known of a picture from before.
+
+    votes: of the settled draws by number. cost: of all its draws. model_versions: that answered them.
+    """
 
     votes: Mapping[int, Label | None] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
+    model_versions: frozenset[str] = frozenset()
 
 
 class Journal(Protocol):

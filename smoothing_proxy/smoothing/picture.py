@@ -13,7 +13,7 @@ from smoothing_proxy.errors import ImageError
 from smoothing_proxy.images import geometry, noise, pixels
 from smoothing_proxy.types import Certificate
 
-__all__ = ["ImageLike", "Picture", "canonical", "prepare"]
+__all__ = ["ImageLike", "Picture", "canonical", "place", "prepare"]
 
 ImageLike: TypeAlias = str | Path | bytes | npt.NDArray[np.uint8]
 """A file, a file's bytes, or a uint8 [h, w, 3] RGB array."""
@@ -39,12 +39,17 @@ class Picture:
 
     def place(self, certificate: Certificate) -> Certificate:
         """The certificate with the sizes that its radii speak of, and its radius in the user's own space."""
-        return replace(
-            certificate,
-            input_radius=geometry.input_radius(certificate.radius, self.resize),
-            working_size=self.working_size,
-            input_size=self.resize.input_size,
-        )
+        return place(certificate, self.resize)
+
+
+def place(certificate: Certificate, resize: geometry.ResizeMap) -> Certificate:
+    """See Picture.place; `resize` led from the user's picture to the one that the certificate speaks of."""
+    return replace(
+        certificate,
+        input_radius=geometry.input_radius(certificate.radius, resize),
+        working_size=resize.working_size,
+        input_size=resize.input_size,
+    )
 
 
 def canonical(image: ImageLike) -> npt.NDArray[np.uint8]:
@@ -53,6 +58,8 @@ def canonical(image: ImageLike) -> npt.NDArray[np.uint8]:
         return pixels.read(Path(image))
     if isinstance(image, bytes):
         return pixels.decode(image)
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"expected a path, bytes or a uint8 array [height, width, 3], got {type(image).__name__}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ImageError(f"expected a uint8 array [height, width, 3], got {image.dtype} {list(image.shape)}")
     return np.ascontiguousarray(image)

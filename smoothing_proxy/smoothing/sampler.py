@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from smoothing_proxy.errors import BackendError
+from smoothing_proxy.errors import BackendError, ConfigError, ModelChangedError
 from smoothing_proxy.images.codec import EncodedImage
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.drive import drive
@@ -23,9 +23,10 @@ from smoothing_proxy.smoothing.halt import FATAL, Halt
 from smoothing_proxy.smoothing.observe import CLEAN, ForgetfulJournal, Journal, Observer, Outcome, Recalled
 from smoothing_proxy.smoothing.picture import Picture
 from smoothing_proxy.smoothing.plan import Plan
+from smoothing_proxy.smoothing.room import Room
 from smoothing_proxy.types import Cost, Draws, Label, Votes
 
-__all__ = ["DrawStream", "Room", "Sampler"]
+__all__ = ["DrawStream", "Sampler"]
 
 Verdict = TypeVar("Verdict")
 
@@ -35,12 +36,15 @@ MAKERS = 2
 CHUNK_PIXELS = 2**22
 """Pixels that one thread makes at a time: 50 MB of float32, whatever the picture's size."""
 
+COPY_PIXELS = 2**20
+"""A larger copy takes the room of several."""
+
 
 class Sampler:
     """Draws for any number of pictures over one base classifier, within common limits.
 
     in_flight: requests under way at once; None takes what the backend recommends. Copies wait in memory only
-    for about one round of requests, whatever n is. Make one inside the event loop that uses it.
+    for about one round of requests, whatever n is. Raises ConfigError when in_flight is below 1.
     """
 
     def __init__(
@@ -50,52 +54,67 @@ class Sampler:
         in_flight: int | None = None,
         journal: Journal | None = None,
         observers: Sequence[Observer] = (),
-        halt: Halt | None = None,
     ) -> None:
+        backend = classifier.backend
+        in_flight = backend.concurrency if in_flight is None else in_flight
+        if in_flight < 1:
+            raise ConfigError(f"in_flight is {in_flight}: expected at least 1 request at once")
         self.classifier = classifier
         self.journal = journal or ForgetfulJournal()
         self.observers = observers
-        self.halt = halt or Halt()
-        backend = classifier.backend
-        in_flight = in_flight or backend.concurrency
         self.requests = anyio.Semaphore(in_flight)
         self.room = Room(in_flight * backend.batch_size + MAKERS * classifier.denoiser.batch_size)
         self.makers = anyio.CapacityLimiter(MAKERS)
+
+    async def run(
+        self, picture: Picture, plan: Plan[Verdict], recalled: Recalled, halt: Halt | None = None
+    ) -> tuple[Verdict, Cost]:
+        """The plan's verdict over this picture's draws, and what they cost.
+
+        Draws that `recalled` knows are told again and not sent. halt: shared by what must stop together.
+        Raises what the halt was asked for, ModelChangedError when the classifier changed between draws, and
+        ImageError when a copy cannot be encoded, each after the draws in flight have settled. BackendErrors of
+        single draws are failed votes and never raised.
+        """
+        self.classifier.check(picture)
+        async with _task_group() as tasks:
+            stream = DrawStream(self, picture, recalled, tasks, halt or Halt())
+            try:
+                verdict = await drive(plan, stream.draw)
+            finally:
+                stream.end()
+        return verdict, stream.cost
+
+    async def clean(
+        self, picture: Picture, recalled: Recalled, halt: Halt | None = None
+    ) -> tuple[Label | None, Cost]:
+        """The base classifier's vote on the picture itself, with neither noise nor denoiser: one query."""
+        async with _task_group() as tasks:
+            stream = DrawStream(self, picture, recalled, tasks, halt or Halt())
+            vote = await stream.vote_on(CLEAN)
+        return vote, stream.cost
 
     def chunk(self, picture: Picture) -> int:
         """How many copies of this picture are made together: the denoiser's batch, fewer of a large picture."""
         height, width = picture.working_size
         return max(1, min(self.classifier.denoiser.batch_size, CHUNK_PIXELS // (height * width)))
 
-    async def run(self, picture: Picture, plan: Plan[Verdict], recalled: Recalled) -> tuple[Verdict, Cost]:
-        """The plan's verdict over this picture's draws, and what they cost.
-
-        Draws that `recalled` knows are told again and not sent. Raises what the halt was asked for, after the
-        draws in flight have settled; BackendErrors of single draws are failed votes and never raised.
-        """
-        self.classifier.check(picture)
-        async with _task_group() as tasks:
-            stream = DrawStream(self, picture, recalled, tasks)
-            verdict = await drive(plan, stream.draw)
-        return verdict, stream.cost
-
-    async def clean(self, picture: Picture, recalled: Recalled) -> tuple[Label | None, Cost]:
-        """The base classifier's vote on the picture itself, with neither noise nor denoiser: one query."""
-        async with _task_group() as tasks:
-            stream = DrawStream(self, picture, recalled, tasks)
-            vote = await stream.vote_on(CLEAN)
-        return vote, stream.cost
-
 
 class DrawStream:
     """The numbered draws of one picture, from 0 on."""
 
-    def __init__(self, sampler: Sampler, picture: Picture, recalled: Recalled, tasks: TaskGroup) -> None:
+    def __init__(
+        self, sampler: Sampler, picture: Picture, recalled: Recalled, tasks: TaskGroup, halt: Halt
+    ) -> None:
         self.cost = recalled.cost
         self._sampler = sampler
         self._picture = picture
         self._tasks = tasks
+        self._halt = halt
+        self._fault: Exception | None = None
+        self._ended = False
         self._votes: dict[int, Label | None] = dict(recalled.votes)
+        self._versions = set(recalled.model_versions)
         self._issued = 0
         self._told = 0
         self._prefix = 0
@@ -103,13 +122,12 @@ class DrawStream:
         self._news = anyio.Event()
 
     async def draw(self, request: Draws) -> Votes:
-        """Have `request.count` further draws under way, and tell those that settled without a gap."""
+        """Have `request.count` further draws under way, and tell the next `at_least` in issue order."""
         target = self._told + request.count
         self._issue(range(self._issued, target))
         self._issued = max(self._issued, target)
-        needed = self._told + (request.count if request.at_least is None else request.at_least)
-        await self._until(lambda: self._advance() >= needed)
-        end = min(self._prefix, target)
+        end = self._told + request.answered
+        await self._until(lambda: self._advance() >= end)
         votes = Votes.tally(self._votes[number] for number in range(self._told, end))
         self._told = end
         return votes
@@ -120,6 +138,10 @@ class DrawStream:
         await self._until(lambda: number in self._votes)
         return self._votes[number]
 
+    def end(self) -> None:
+        """Send nothing more; what is in flight still settles."""
+        self._ended = True
+
     def _advance(self) -> int:
         """The length of the settled prefix: draws 0, 1, ... without a gap."""
         while self._prefix in self._votes:
@@ -127,10 +149,34 @@ class DrawStream:
         return self._prefix
 
     async def _until(self, done: Callable[[], bool]) -> None:
-        while not done():
-            if self._under_way == 0:
-                self._sampler.halt.check()
+        while True:
+            if self._under_way == 0 or self._stopped:
+                await self._raise_once_settled()
+            if len(self._versions) > 1:
+                self._fault = self._fault or self._model_changed()
+                continue
+            if done():
+                return
             await self._news.wait()
+
+    async def _raise_once_settled(self) -> None:
+        while self._stopped and self._under_way > 0:
+            await self._news.wait()
+        if self._fault is not None:
+            raise self._fault
+        self._halt.check()
+
+    @property
+    def _stopped(self) -> bool:
+        return self._ended or self._fault is not None or self._halt.requested
+
+    def _model_changed(self) -> ModelChangedError:
+        versions = ", ".join(sorted(self._versions))
+        name = self._sampler.classifier.backend.name
+        return ModelChangedError(
+            f"{name}: its model changed between the draws of one picture ({versions}); this certificate is void",
+            backend=name,
+        )
 
     def _issue(self, numbers: Iterable[int]) -> None:
         fresh = iter([number for number in numbers if number not in self._votes])
@@ -139,17 +185,27 @@ class DrawStream:
             self._tasks.start_soon(self._settle, draws)
 
     async def _settle(self, draws: list[int]) -> None:
-        """Make one chunk of copies and see every one of them settled; a fault that is fatal halts all pictures."""
-        sampler = self._sampler
+        """Make one chunk of copies and see every one of them settled, unless something stops it."""
         try:
-            async with sampler.room.for_copies(len(draws)):
-                if not sampler.halt.requested:
+            async with self._sampler.room.taken(self._size(draws)):
+                if not self._stopped:
                     await self._make_and_ask(draws)
-        except FATAL as error:
-            sampler.halt.request(error)
+        except Exception as error:  # noqa: BLE001 (raised by `draw` once everything in flight has settled)
+            self._stop(error)
         finally:
             self._under_way -= 1
             self._tell_news()
+
+    def _size(self, draws: Sequence[int]) -> int:
+        height, width = self._picture.working_size
+        return len(draws) * max(1, height * width // COPY_PIXELS)
+
+    def _stop(self, error: Exception) -> None:
+        """What says nothing about this picture stops all of them; anything else stops this one."""
+        if isinstance(error, FATAL):
+            self._halt.request(error)
+        else:
+            self._fault = self._fault or error
 
     async def _make_and_ask(self, draws: list[int]) -> None:
         sampler = self._sampler
@@ -166,21 +222,16 @@ class DrawStream:
         draws = [draw for draw, _ in batch]
         try:
             async with sampler.requests:
-                if sampler.halt.requested:
+                if self._stopped:
                     return
                 await sampler.journal.sent(self._picture.id, draws)
                 outcomes = await self._ask(draws, [copy for _, copy in batch])
             # The next request may leave while this one's outcome is written down.
             await sampler.journal.settled(self._picture.id, outcomes)
-        except FATAL as error:
-            sampler.halt.request(error)
+        except Exception as error:  # noqa: BLE001 (raised by `draw` once everything in flight has settled)
+            self._stop(error)
             return
-        for outcome in outcomes:
-            self._votes[outcome.draw] = outcome.label
-            self.cost += outcome.cost
-        for observer in sampler.observers:
-            observer.settled(self._picture.id, outcomes)
-        self._tell_news()
+        self._take_note(outcomes)
 
     async def _ask(self, draws: list[int], copies: list[EncodedImage]) -> list[Outcome]:
         """The outcomes of one request; a failure that is not fatal is a vote for nothing by each draw."""
@@ -192,44 +243,30 @@ class DrawStream:
         except BackendError as error:
             return [Outcome(draw, None, error=error) for draw in draws]
 
+    def _take_note(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self._votes[outcome.draw] = outcome.label
+            self.cost += outcome.cost
+            if outcome.reply is not None and outcome.reply.model_version:
+                self._versions.add(outcome.reply.model_version)
+        for observer in self._sampler.observers:
+            observer.settled(self._picture.id, outcomes)
+        self._tell_news()
+
     def _tell_news(self) -> None:
         self._news.set()
         self._news = anyio.Event()
 
 
-class Room:
-    """Room in memory for so many copies, shared by all pictures."""
-
-    def __init__(self, copies: int) -> None:
-        self._free = copies
-        self._freed = anyio.Condition()
-
-    @asynccontextmanager
-    async def for_copies(self, count: int) -> AsyncIterator[None]:
-        """Wait until there is room for `count` copies, and keep it for as long as the context lasts."""
-        async with self._freed:
-            while self._free < count:
-                await self._freed.wait()
-            self._free -= count
-        try:
-            yield
-        finally:
-            with anyio.CancelScope(shield=True):
-                async with self._freed:
-                    self._free += count
-                    self._freed.notify_all()
-
-
 @asynccontextmanager
 async def _task_group() -> AsyncIterator[TaskGroup]:
-    """A task group that raises its host's error as it is, where anyio's would wrap it in a group."""
+    """A task group that lets its tasks finish, and raises its host's error as it is, not wrapped in a group."""
     fault: Exception | None = None
     async with anyio.create_task_group() as tasks:
         try:
             yield tasks
         except Exception as error:  # noqa: BLE001 (raised again below, whatever it is)
             fault = error
-            tasks.cancel_scope.cancel()
     if fault is not None:
         raise fault
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
@@ -13,6 +14,8 @@ from smoothing_proxy.smoothing.picture import ImageLike
 from smoothing_proxy.types import Certificate, Label, Prediction
 
 __all__ = ["SmoothedClassifier"]
+
+Answer = TypeVar("Answer")
 
 
 class SmoothedClassifier:
@@ -30,19 +33,27 @@ class SmoothedClassifier:
 
     def certify(self, image: ImageLike) -> Certificate:
         """See AsyncSmoothedClassifier.certify."""
-        return self._portal.call(self._inner.certify, image)
+        return self._wait(self._inner.certify, image)
 
     def predict(self, image: ImageLike) -> Prediction:
         """See AsyncSmoothedClassifier.predict."""
-        return self._portal.call(self._inner.predict, image)
+        return self._wait(self._inner.predict, image)
 
     def classify(self, image: ImageLike) -> Label | None:
         """See AsyncSmoothedClassifier.classify."""
-        return self._portal.call(self._inner.classify, image)
+        return self._wait(self._inner.classify, image)
 
     def close(self) -> None:
         """Close the backend and end the thread. Calling it twice is fine."""
         self._open.close()
+
+    def _wait(self, ask: Callable[[ImageLike], Awaitable[Answer]], image: ImageLike) -> Answer:
+        future = self._portal.start_task_soon(ask, image)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # Ctrl-C while waiting: spend nothing more
+            raise
 
     def __enter__(self) -> Self:
         return self

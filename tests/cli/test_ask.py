@@ -88,10 +88,23 @@ def test_a_wrong_setting_is_named_with_what_was_expected(
     assert "Traceback" not in result.stderr
 
 
-def test_no_backend_at_all_is_said(invoke: Invoke, folder: Path) -> None:
-    result = invoke("certify", folder / "0.png", "--sigma", "0.2")
+def test_what_is_missing_is_named_with_its_flag(invoke: Invoke, folder: Path, tmp_path: Path) -> None:
+    result = invoke("certify", folder / "0.png")
     assert result.exit_code == 2
-    assert "backend" in result.stderr
+    assert "a classifier (--backend), the noise level (--sigma)" in result.stderr
+    (tmp_path / "flat.toml").write_text('backend = "local:x"\n')
+    flat = invoke("certify", folder / "0.png", "--config", "flat.toml", *SETTINGS)
+    assert "backend: expected a table [backend]" in flat.stderr
+
+
+def test_a_printed_radius_never_exceeds_its_proof(invoke: Invoke, folder: Path) -> None:
+    arguments = ["certify", folder / "0.png", *SETTINGS[:2], "--sigma", "0.2", "--n0", "10"]
+    for n in range(60, 70):
+        printed = invoke(*arguments, "--n", str(n), "--working-size", "300x300").stdout.splitlines()
+        exact = json.loads(invoke(*arguments, "--n", str(n), "--working-size", "300x300", "--json").stdout)
+        assert float(printed[1].split()[4]) <= exact["radius"]
+        assert printed[2].endswith("at the picture's own 12x12")
+        assert float(printed[2].split()[2]) <= exact["input_radius"]
 
 
 def test_a_picture_that_is_none_is_refused(invoke: Invoke, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_run_writes_certificates_summary_and_curve(invoke: Invoke, folder: Pat
     assert [json.loads(line)["file"] for line in lines] == [row["file"] for row in rows]
     summary = json.loads(Path("out/summary.json").read_text())
     assert summary["complete"]
-    assert summary["cost"]["queries"] == summary["draws"]["settled"] == 6 * 70
+    assert summary["cost"]["queries"] == summary["draws"]["answered"] == 6 * 70
     assert summary["certified_accuracy"][0]["of"] == 6
     assert summary["settings"]["smoothing"]["sigma"] == 0.2
     assert summary["software"]["numpy"] == np.__version__
@@ -73,7 +73,7 @@ def test_bad_pictures_are_listed_and_the_rest_is_certified(invoke: Invoke, folde
     assert "2 pictures were left out" in result.stdout
     assert "7-hostile.png" in result.stdout
     summary = json.loads(Path("out/summary.json").read_text())
-    assert set(summary["pictures"]["unreadable"]) == {"7-hostile.png", "8-truncated.png"}
+    assert set(summary["pictures"]["left_out"]) == {"7-hostile.png", "8-truncated.png"}
     shutil.copy(folder / "0.png", folder / "8-truncated.png")
     again = invoke("run", folder, *SETTINGS, "--out", "out")
     assert "7 of 8 pictures decided" in again.stdout, "a mended picture is certified by the same command"
@@ -88,7 +88,7 @@ def test_bad_pictures_are_listed_and_the_rest_is_certified(invoke: Invoke, folde
         (["--backend", "local:shade_classifier:slow_shade"], "backend.name"),
         (["--encoding", "jpeg:90"], "encoding.format: raw there, jpeg here"),
         (["--insecure-seed", "3"], "entropy"),
-        (["--limit", "3"], "3 of its pictures are not among those asked for now"),
+        (["--labels", "labels.csv"], "reference"),
     ],
 )
 def test_a_run_folder_made_with_other_settings_is_refused(
@@ -102,15 +102,68 @@ def test_a_run_folder_made_with_other_settings_is_refused(
     assert Path("out/summary.json").read_text() == kept
 
 
-def test_a_picture_that_changed_since_is_refused(invoke: Invoke, folder: Path) -> None:
+def test_a_picture_that_changed_since_is_left_out(invoke: Invoke, folder: Path) -> None:
     invoke("run", folder, *SETTINGS, "--out", "out", "--limit", "1")
-    with sqlite3.connect("out/ledger.db") as connection:
-        connection.execute("DELETE FROM verdicts")
-    connection.close()
+    alter("DELETE FROM verdicts")
     shutil.copy(folder / "5.png", folder / "0.png")
-    result = invoke("run", folder, *SETTINGS, "--out", "out", "--limit", "1")
+    result = invoke("run", folder, *SETTINGS, "--out", "out")
     assert result.exit_code == 2
-    assert "the picture has changed since its first draws" in result.stderr
+    assert "5 of 6 pictures decided" in result.stdout
+    assert "0.png: the picture has changed since its first draws" in result.stdout
+
+
+def test_other_software_may_not_finish_a_picture_that_is_half_done(invoke: Invoke, folder: Path) -> None:
+    invoke("run", folder, *SETTINGS, "--out", "out", "--limit", "1")
+    alter("UPDATE runs SET software = json_set(software, '$.numpy', '1.0')")
+    assert invoke("run", folder, *SETTINGS, "--out", "out", "--limit", "2").exit_code == 0
+    alter("DELETE FROM verdicts")
+    result = invoke("run", folder, *SETTINGS, "--out", "out", "--limit", "2")
+    assert result.exit_code == 2
+    assert f"numpy: 1.0 there, {np.__version__} here" in result.stderr
+
+
+def test_new_labels_are_taken_up_and_a_run_folder_inside_is_no_picture(invoke: Invoke, folder: Path) -> None:
+    inside = folder / "out"
+    first = json.loads(
+        invoke("run", folder, *SETTINGS, "--out", inside, "--labels", "labels.csv", "--json").stdout
+    )
+    Path("labels.csv").write_text("file,label\n" + "".join(f"{n}.png,never\n" for n in range(6)))
+    second = json.loads(
+        invoke("run", folder, *SETTINGS, "--out", inside, "--labels", "labels.csv", "--json").stdout
+    )
+    assert first["certified_accuracy"][0]["share"] > 0.5
+    assert second["certified_accuracy"][0]["share"] == 0.0
+    assert second["pictures"]["total"] == 6
+    assert second["cost"] == first["cost"]
+
+
+def test_labels_of_equal_names_in_two_folders_are_told_apart(invoke: Invoke, folder: Path) -> None:
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        shutil.copy(folder / "0.png", folder / name / "same.png")
+    rows = "".join(f"{n}.png,dark\n" for n in range(6))
+    Path("few.csv").write_text(f"file,label\n{rows}same,dark\n")
+    refused = invoke("run", folder, *SETTINGS, "--out", "out", "--labels", "few.csv")
+    assert "no label for 2 of 8 pictures, the first is a/same.png" in refused.stderr
+    Path("few.csv").write_text(f"file,label\n{rows}a/same.png,dark\nb/same,dark\n")
+    assert invoke("run", folder, *SETTINGS, "--out", "out", "--labels", "few.csv").exit_code == 0
+
+
+def test_a_changed_function_is_another_classifier(invoke: Invoke, folder: Path, tmp_path: Path) -> None:
+    settings = ["--backend", "local:mine:answer", *SETTINGS[2:]]
+    (tmp_path / "mine.py").write_text("def answer(pixels):\n    return ['a'] * len(pixels)\n")
+    run = [sys.executable, "-m", "smoothing_proxy", "run", str(folder), *settings, "--out", "out"]
+    assert subprocess.run(run, cwd=tmp_path, timeout=60, check=False, capture_output=True).returncode == 0
+    (tmp_path / "mine.py").write_text("def answer(pixels):\n    return ['b'] * len(pixels)\n")
+    second = subprocess.run(run, cwd=tmp_path, timeout=60, check=False, capture_output=True, text=True)
+    assert second.returncode == 2
+    assert "backend.sha256" in second.stderr
+
+
+def alter(statement: str) -> None:
+    """Change the ledger behind the program's back."""
+    with closing(sqlite3.connect("out/ledger.db")) as connection, connection:
+        connection.execute(statement)
 
 
 def test_a_ledger_of_a_newer_version_is_refused(invoke: Invoke, folder: Path) -> None:
@@ -132,6 +185,7 @@ def test_a_ledger_of_a_newer_version_is_refused(invoke: Invoke, folder: Path) ->
         (["pictures", "--labels", "few.csv"], "few.csv: no label for 5 of 6 pictures, the first is 1.png"),
         (["pictures", "--labels", "labels.csv", "--label-column", "verdikt"], "did you mean 'verdict'"),
         (["pictures", "--labels", "missing.csv"], "missing.csv"),
+        (["pictures", "--out", "few.csv"], "few.csv: cannot be the run's folder"),
     ],
 )
 def test_a_folder_or_label_file_that_will_not_do_is_refused(
@@ -139,7 +193,7 @@ def test_a_folder_or_label_file_that_will_not_do_is_refused(
 ) -> None:
     Path("empty").mkdir()
     Path("few.csv").write_text("file,label\n0.png,dark\n")
-    result = invoke("run", *arguments, *SETTINGS, "--out", "out")
+    result = invoke("run", "--out", "out", *arguments, *SETTINGS)
     assert result.exit_code == 2
     assert message in result.stderr
     assert not Path("out/ledger.db").exists()

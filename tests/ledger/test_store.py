@@ -14,9 +14,11 @@ from smoothing_proxy.errors import (
     BackendError,
     BackendTimeoutError,
     LedgerError,
+    MalformedReplyError,
     RequestRejectedError,
     SchemaError,
 )
+from smoothing_proxy.ledger.reader import LedgerReader
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.schema import migrations
 from smoothing_proxy.ledger.store import Ledger
@@ -79,10 +81,10 @@ async def test_settled_and_failed_draws_are_recalled_and_costed(path: Path) -> N
             0, [answered(0), failed(1, RequestRejectedError("too large")), failed(2, BackendTimeoutError("60 s"))]
         )
     with Ledger(path) as ledger:
-        recalled = ledger.draws.recall(0)
+        recalled = ledger.recall(0)
         assert dict(recalled.votes) == {0: "cat", 1: None, 2: None}
-        assert recalled.cost == ledger.draws.cost() == Cost(queries=1, unknown=1)
-        assert ledger.draws.failures() == {
+        assert recalled.cost == ledger.totals.cost() == Cost(queries=1, unknown=1)
+        assert ledger.totals.failures() == {
             "BackendTimeoutError: 60 s": 1,
             "RequestRejectedError: too large": 1,
         }
@@ -93,14 +95,14 @@ async def test_a_draw_in_flight_at_a_crash_is_unknown_and_is_sent_once_more(path
         await ledger.draws.sent(0, [0, 1])
         await ledger.draws.settled(0, [answered(0)])
     with Ledger(path) as ledger:
-        assert dict(ledger.draws.recall(0).votes) == {0: "cat"}
-        assert ledger.draws.cost() == Cost(queries=1, unknown=1)
+        assert dict(ledger.recall(0).votes) == {0: "cat"}
+        assert ledger.totals.cost() == Cost(queries=1, unknown=1)
         await ledger.draws.sent(0, [1])
         await ledger.draws.settled(0, [answered(1)])
     again = row(path, 1)
     assert (again["status"], again["sends"], again["unknown"]) == ("settled", 2, 1)
     with Ledger(path) as ledger:
-        assert ledger.draws.cost() == Cost(queries=2, unknown=1)
+        assert ledger.totals.cost() == Cost(queries=2, unknown=1)
 
 
 async def test_a_withdrawn_draw_costs_nothing_and_is_sent_again(path: Path) -> None:
@@ -110,11 +112,11 @@ async def test_a_withdrawn_draw_costs_nothing_and_is_sent_again(path: Path) -> N
         await ledger.draws.sent(0, [0])
         await ledger.draws.withdrawn(0, [0])
     with Ledger(path) as ledger:
-        assert ledger.draws.recall(0).votes == {}
-        assert ledger.draws.cost() == Cost()
+        assert ledger.recall(0).votes == {}
+        assert ledger.totals.cost() == Cost()
         await ledger.draws.sent(0, [0])
         await ledger.draws.settled(0, [answered(0)])
-        assert ledger.draws.cost() == Cost(queries=1)
+        assert ledger.totals.cost() == Cost(queries=1)
 
 
 async def test_writes_of_many_pictures_at_once_are_all_kept(path: Path) -> None:
@@ -128,7 +130,7 @@ async def test_writes_of_many_pictures_at_once_are_all_kept(path: Path) -> None:
             for picture in range(30):
                 tasks.start_soon(ask, ledger, picture)
     with Ledger(path) as ledger:
-        assert ledger.draws.cost() == Cost(queries=600)
+        assert ledger.totals.cost() == Cost(queries=600)
 
 
 async def test_a_cancelled_writer_is_still_written(path: Path) -> None:
@@ -138,7 +140,7 @@ async def test_a_cancelled_writer_is_still_written(path: Path) -> None:
             scope.cancel()
             await ledger.draws.settled(0, [answered(0)])
     with Ledger(path) as ledger:
-        assert dict(ledger.draws.recall(0).votes) == {0: "cat"}
+        assert dict(ledger.recall(0).votes) == {0: "cat"}
 
 
 def test_pictures_and_verdicts_come_back_as_they_were(path: Path) -> None:
@@ -204,8 +206,8 @@ async def test_a_full_disk_is_said_and_what_was_kept_stays(path: Path) -> None:
         with pytest.raises(LedgerError, match="cannot write: database or disk is full"):
             await ledger.draws.sent(0, range(1, 20_000))
     with Ledger(path) as ledger:
-        assert ledger.draws.cost() == Cost(queries=1)
-        assert dict(ledger.draws.recall(0).votes) == {0: "cat"}
+        assert ledger.totals.cost() == Cost(queries=1)
+        assert dict(ledger.recall(0).votes) == {0: "cat"}
 
 
 def _limit_pages(ledger: Ledger, pages: int) -> None:
@@ -214,3 +216,65 @@ def _limit_pages(ledger: Ledger, pages: int) -> None:
 
     ledger._engine.dispose()
     event.listen(ledger._engine, "connect", lambda raw, _: raw.execute(f"PRAGMA max_page_count = {pages}"))
+
+
+async def test_one_write_that_cannot_be_made_takes_no_other_down_with_it(path: Path) -> None:
+    with Ledger(path) as ledger:
+        async with anyio.create_task_group() as tasks:
+
+            async def again() -> None:
+                with pytest.raises(LedgerError, match="UNIQUE constraint failed"):
+                    await ledger.draws.sent(0, [0])
+
+            await ledger.draws.sent(0, [0])
+            tasks.start_soon(again)
+            for draw in range(1, 20):
+                tasks.start_soon(ledger.draws.sent, 0, [draw])
+    with Ledger(path) as ledger:
+        assert ledger.totals.cost() == Cost(unknown=20)
+
+
+async def test_text_that_no_database_takes_is_kept_in_another_form(path: Path) -> None:
+    strange = Reply((ScoredLabel("\ud800", 0.5),), model_version="v\udfff")
+    with Ledger(path) as ledger:
+        await ledger.draws.sent(0, [0, 1])
+        error = MalformedReplyError("lone surrogate \ud800", reply=b"\xff{")
+        await ledger.draws.settled(0, [Outcome(0, None, reply=strange, error=error), failed(1, error)])
+    assert row(path, 0)["model_version"] == "v\\udfff"
+    assert row(path, 1)["reply"] == "\\xff{"
+
+
+def test_a_closed_ledger_says_so(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.close()
+    ledger.close()
+    with pytest.raises(LedgerError, match="the ledger was closed"):
+        ledger.add_pictures(["a.png"])
+
+
+def test_a_path_is_a_path_and_no_address(tmp_path: Path) -> None:
+    odd = tmp_path / "q?x=1#%20"
+    odd.mkdir()
+    with Ledger(odd / "ledger.db") as ledger:
+        ledger.add_pictures(["a.png"])
+    assert (odd / "ledger.db").is_file()
+    with LedgerReader.open(odd / "ledger.db") as reader:
+        assert [record.name for record in reader.pictures()] == ["a.png"]
+
+
+async def test_a_reader_looks_while_a_run_writes_and_changes_nothing(path: Path) -> None:
+    with Ledger(path) as ledger:
+        await ledger.draws.sent(0, [0])
+        with LedgerReader.open(path) as reader:
+            assert reader.totals.cost() == Cost()
+        await ledger.draws.settled(0, [answered(0)])
+        assert ledger.totals.cost() == Cost(queries=1), "looking did not make the draw in flight unknown"
+
+
+def test_a_ledger_that_lost_a_table_is_said(path: Path) -> None:
+    with Ledger(path) as ledger:
+        with sqlite3.connect(path) as connection:
+            connection.execute("DROP TABLE pictures")
+        connection.close()
+        with pytest.raises(LedgerError, match="cannot read: no such table: pictures"):
+            ledger.pictures()

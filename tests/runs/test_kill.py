@@ -40,7 +40,7 @@ def test_a_killed_run_pays_for_no_settled_draw_again_and_reaches_the_same_verdic
     whole = finish(tmp_path, folder, "whole")
 
     assert certificates(tmp_path / "interrupted") == certificates(tmp_path / "whole")
-    assert interrupted["draws"]["settled"] == whole["draws"]["settled"] == total
+    assert interrupted["draws"]["answered"] == whole["draws"]["answered"] == total
     assert whole["cost"] == {"queries": total, "unknown": 0, "usd": 0.0}
     unknown = interrupted["cost"]["unknown"]
     assert unknown > 0, "no kill found a draw in flight: the test is too weak"

@@ -20,7 +20,9 @@ from smoothing_proxy.errors import (
     BackendError,
     BackendTimeoutError,
     DenoiserError,
+    ImageError,
     LedgerError,
+    ModelChangedError,
     RequestRejectedError,
 )
 from smoothing_proxy.images.codec import EncodedImage
@@ -29,7 +31,8 @@ from smoothing_proxy.smoothing.halt import Halt, Interrupted
 from smoothing_proxy.smoothing.observe import ForgetfulJournal, Outcome, Recalled
 from smoothing_proxy.smoothing.picture import Picture, prepare
 from smoothing_proxy.smoothing.plan import Plan, certify_plan
-from smoothing_proxy.smoothing.sampler import Room, Sampler
+from smoothing_proxy.smoothing.room import Room
+from smoothing_proxy.smoothing.sampler import Sampler
 from smoothing_proxy.smoothing.settings import Smoothing
 from smoothing_proxy.types import Cost, Draws, Votes
 
@@ -121,7 +124,7 @@ async def test_an_empty_reply_and_a_malformed_one_are_votes_for_nothing() -> Non
     sampler = sampler_of(ScriptedBackend(answers), in_flight=1)
     votes, cost = await sampler.run(picture(), all_draws(30), Recalled())
     assert votes == Votes({"light": 10}, failed=20)
-    assert cost.queries == 20
+    assert cost == Cost(queries=20, unknown=10)
 
 
 async def test_recalled_draws_are_told_again_and_not_sent() -> None:
@@ -203,21 +206,23 @@ async def test_stopping_by_completion_order_would_favour_the_fast_label() -> Non
 async def test_refused_credentials_stop_everything_and_the_draws_can_be_asked_again() -> None:
     failures: dict[int, BackendError] = {12: AuthenticationError("key expired")}
     journal, halt = Recorder(), Halt()
-    sampler = sampler_of(ScriptedBackend("light", failures=failures), journal=journal, halt=halt, in_flight=4)
+    sampler = sampler_of(ScriptedBackend("light", failures=failures), journal=journal, in_flight=4)
     with pytest.raises(AuthenticationError, match="key expired"):
-        await sampler.run(picture(), certify_plan(SETTINGS), Recalled())
+        await sampler.run(picture(), certify_plan(SETTINGS), Recalled(), halt)
     settled, withdrawn = journal.drawn("settled"), journal.drawn("withdrawn")
     assert len(withdrawn) == 1
     assert sorted(settled + withdrawn) == sorted(journal.drawn("sent"))
     with pytest.raises(AuthenticationError):
-        await sampler.run(picture(), certify_plan(SETTINGS), Recalled())
+        await sampler.run(picture(), certify_plan(SETTINGS), Recalled(), halt)
     assert len(journal.drawn("sent")) == len(settled) + 1, "after the halt nothing more is sent"
+    certificate, _ = await sampler.run(picture(), certify_plan(SETTINGS), Recalled())
+    assert certificate.label == "light", "another call has a halt of its own"
 
 
 async def test_an_interrupt_lets_what_is_in_flight_settle() -> None:
     journal, halt = Recorder(), Halt()
     backend = ScriptedBackend("light", latency_s=0.01)
-    sampler = sampler_of(backend, journal=journal, halt=halt, in_flight=4)
+    sampler = sampler_of(backend, journal=journal, in_flight=4)
     async with anyio.create_task_group() as tasks:
 
         async def stop() -> None:
@@ -227,9 +232,58 @@ async def test_an_interrupt_lets_what_is_in_flight_settle() -> None:
 
         tasks.start_soon(stop)
         with pytest.raises(Interrupted):
-            await sampler.run(picture(), certify_plan(SETTINGS), Recalled())
+            await sampler.run(picture(), certify_plan(SETTINGS), Recalled(), halt)
     assert sorted(journal.drawn("settled")) == sorted(journal.drawn("sent"))
     assert len(journal.drawn("sent")) < 20
+
+
+@pytest.mark.parametrize("error", [ImageError("cannot be encoded"), ValueError("a bug"), MemoryError("too much")])
+async def test_whatever_goes_wrong_is_raised_as_it_is_after_the_answers_in_flight_are_kept(
+    error: Exception,
+) -> None:
+    class Faulty(ScriptedBackend):  # type: ignore[misc]  # final for users
+        async def classify(self, copies: Sequence[EncodedImage]) -> Sequence[Reply | BackendError]:
+            if self.asked == 5:
+                self.asked += 1
+                raise error
+            return await super().classify(copies)
+
+    journal = Recorder()
+    sampler = sampler_of(Faulty("light", latency_s=0.01), journal=journal, in_flight=4)
+    with pytest.raises(type(error), match=str(error)):
+        await sampler.run(picture(), certify_plan(SETTINGS), Recalled())
+    assert len(journal.drawn("settled")) == len(journal.drawn("sent")) - 1
+
+
+async def test_a_model_that_changes_between_two_draws_voids_the_certificate() -> None:
+    answers = [Reply((ScoredLabel("light", 1.0),), model_version=version) for version in ("3.0", "3.0", "3.1")]
+    sampler = sampler_of(ScriptedBackend(answers), in_flight=1)
+    with pytest.raises(ModelChangedError, match=r"3\.0, 3\.1"):
+        await sampler.run(picture(), certify_plan(SETTINGS), Recalled())
+    steady = sampler_of(ScriptedBackend(answers[0]))
+    remembered = Recalled({0: "light"}, Cost(queries=1), frozenset({"2.9"}))
+    with pytest.raises(ModelChangedError, match=r"2\.9, 3\.0"):
+        await steady.run(picture(), certify_plan(SETTINGS), remembered)
+
+
+async def test_a_malformed_answer_is_charged_and_kept() -> None:
+    malformed = Reply((ScoredLabel("light", 1.5),), "3.0")
+    journal = Recorder()
+    _, cost = await sampler_of(ScriptedBackend(malformed), journal=journal).run(
+        picture(), all_draws(5), Recalled()
+    )
+    assert cost == Cost(unknown=5)
+    assert {outcome.reply for outcome in journal.outcomes.values()} == {malformed}
+
+
+async def test_a_plan_that_ends_early_sends_nothing_more() -> None:
+    def plan() -> Plan[Votes]:
+        return (yield Draws("estimation", 1000, at_least=10))
+
+    backend = ScriptedBackend("light", latency_s=0.001)
+    votes, cost = await sampler_of(backend, in_flight=8).run(picture(), plan(), Recalled())
+    assert votes == Votes({"light": 10})
+    assert cost.queries == backend.asked < 10 + 3 * 8
 
 
 async def test_nothing_is_sent_that_could_not_be_written_down() -> None:
@@ -283,17 +337,37 @@ async def test_room_is_given_to_no_more_copies_than_there_is() -> None:
 
     async def use(count: int) -> None:
         nonlocal inside, most
-        async with room.for_copies(count):
-            inside += count
+        async with room.taken(count):
+            inside += min(count, 10)
             most = max(most, inside)
             await asyncio.sleep(0)
-            inside -= count
+            inside -= min(count, 10)
 
     async with anyio.create_task_group() as tasks:
-        for count in (4, 10, 3, 3, 7, 1, 9):
+        for count in (4, 10, 3, 25, 3, 7, 1, 9):
             tasks.start_soon(use, count)
     assert most == 10
     assert inside == 0
+
+
+async def test_room_is_kept_in_order_and_given_back_by_who_gives_up() -> None:
+    room = Room(10)
+    order: list[str] = []
+
+    async def use(name: str, count: int) -> None:
+        async with room.taken(count):
+            order.append(name)
+            await asyncio.sleep(0.001)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(use, "first", 9)
+        await asyncio.sleep(0)
+        with anyio.move_on_after(0):
+            await use("gives up", 10)
+        tasks.start_soon(use, "large", 10)
+        await asyncio.sleep(0)
+        tasks.start_soon(use, "small", 1)
+    assert order == ["first", "large", "small"]
 
 
 def test_large_pictures_are_made_in_small_chunks() -> None:

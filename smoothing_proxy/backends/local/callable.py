@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smoothing_proxy.backends.base import ScoredLabel
+from smoothing_proxy.backends.local.loading import sha256_of
 from smoothing_proxy.backends.local.local_backend import Answer, LocalBackend
 from smoothing_proxy.backends.local.scores import Output, ScoredOptions, ScoreReader
 from smoothing_proxy.errors import ConfigError, MalformedReplyError, nearest
@@ -37,14 +39,14 @@ class CallableOptions(ScoredOptions):
 def callable_backend(function: str | Function, *, name: str = "", **options: object) -> LocalBackend:
     """A function as a classifier; `options` as in CallableOptions. It is called in one thread.
 
-    Raises ConfigError when there is no such module or function. Set `version` to tell one state of the function
-    from another in a run's manifest.
+    A run's manifest tells one state of the function from another by the file that it is written in; set `version`
+    for what it depends on beyond that. Raises ConfigError when there is no such module or function.
     """
     called = function if isinstance(function, str) else getattr(function, "__qualname__", type(function).__name__)
     name = name or f"local:{called}"
     settings = parse_settings(CallableOptions, options, source=name)
     resolved = _imported(function) if isinstance(function, str) else function
-    return LocalBackend(name, CallableClassifier(resolved, settings), settings)
+    return LocalBackend(name, CallableClassifier(resolved, settings), settings, sha256=_source_sha256(resolved))
 
 
 @final
@@ -126,6 +128,16 @@ def _module(name: str, reference: str) -> object:
         return import_module(name)
     except Exception as error:  # a user's module may raise anything
         raise ConfigError(f"{reference}: cannot import {name}: {type(error).__name__}: {error}") from error
+
+
+def _source_sha256(function: Function) -> str:
+    """Of the file that the function, or its object's class, is written in; "" where there is none."""
+    for written in (function, type(function)):
+        try:
+            return sha256_of(Path(inspect.getsourcefile(inspect.unwrap(written)) or ""))
+        except (TypeError, OSError):
+            continue
+    return ""
 
 
 def _public(module: object) -> list[str]:

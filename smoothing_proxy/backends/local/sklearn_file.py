@@ -51,10 +51,12 @@ def sklearn_file_backend(path: str | Path, *, name: str = "", **options: object)
 def sklearn_backend(estimator: object, *, name: str = "", **options: object) -> LocalBackend:
     """A fitted estimator made in Python; `options` as in SklearnOptions. Raises ConfigError.
 
-    Set `version` to tell one estimator from another in a run's manifest: there is no file to tell them by.
+    A run's manifest tells one fitted estimator from another by a hash of what it learned.
     """
     name = name or f"local:{type(estimator).__name__}"
-    return _backend(name, estimator, parse_settings(SklearnOptions, options, source=name))
+    settings = parse_settings(SklearnOptions, options, source=name)
+    learned = str(optional_import("joblib", "sklearn").hash(estimator, hash_name="sha1"))
+    return _backend(name, estimator, settings, sha256=learned)
 
 
 def _backend(name: str, estimator: Any, options: SklearnOptions, *, sha256: str = "") -> LocalBackend:

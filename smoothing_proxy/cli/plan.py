@@ -1,0 +1,109 @@
+"""`plan`: what a folder would cost and could prove."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smoothing_proxy.cli.options import json_option, settings_options
+
+if TYPE_CHECKING:
+    from smoothing_proxy.config import ProxyConfig
+    from smoothing_proxy.smoothing.base_classifier import BaseClassifier
+    from smoothing_proxy.smoothing.settings import Smoothing
+
+__all__ = ["figures_of", "folder_argument", "labels_option", "limit_option", "picture_names", "plan", "plan_lines"]
+
+folder_argument = click.argument("folder", type=click.Path(path_type=Path))
+limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first pictures, in name order.")
+labels_option = click.option(
+    "--labels",
+    "labels_path",
+    type=click.Path(path_type=Path),
+    help="CSV with the columns file and label; else the classifier's own answer on the clean picture counts.",
+)
+
+
+@click.command()
+@folder_argument
+@settings_options
+@limit_option
+@labels_option
+@json_option
+def plan(folder: Path, config: ProxyConfig, limit: int | None, labels_path: Path | None, as_json: bool) -> None:
+    """Say what certifying FOLDER would cost and could prove. Spends nothing."""
+    from smoothing_proxy.assembly import make_classifier
+
+    names = picture_names(folder, limit)
+    figures = figures_of(config.smoothing, make_classifier(config), names, reference_asked=labels_path is None)
+    click.echo(json.dumps(figures, indent=2) if as_json else plan_lines(figures))
+
+
+def picture_names(folder: Path, limit: int | None) -> list[str]:
+    """The pictures to certify, relative to the folder; FOLDER may be a single picture.
+
+    Run folders below it are left out: their plots are no pictures of the user's. So are names that are not
+    UTF-8, which are said.
+    """
+    from smoothing_proxy.assembly import LEDGER_NAME
+    from smoothing_proxy.images.pixels import picture_files
+
+    if folder.is_file():
+        return [folder.name]
+    run_folders = {path.parent for path in folder.rglob(LEDGER_NAME)}
+    names = []
+    for path in picture_files(folder):
+        if run_folders.isdisjoint(path.parents):
+            name = path.relative_to(folder).as_posix()
+            if _is_utf8(name):
+                names.append(name)
+            else:
+                click.echo(f"left out: the name of {name!a} is not UTF-8", err=True)
+    return names[:limit]
+
+
+def figures_of(
+    smoothing: Smoothing, classifier: BaseClassifier, names: Sequence[str], *, reference_asked: bool
+) -> dict[str, Any]:
+    """The plan in figures, as JSON values. reference_asked: the clean pictures are asked about too."""
+    from smoothing_proxy.smoothing.drive import count_draws
+    from smoothing_proxy.smoothing.plan import certify_plan
+    from smoothing_proxy.stats.planning import largest_radius
+
+    classifier.check_sigma()
+    queries = len(names) * (count_draws(certify_plan(smoothing)) + int(reference_asked))
+    return {
+        "pictures": len(names),
+        "queries": queries,
+        "usd": queries * classifier.backend.price_usd,
+        "largest_radius": largest_radius(smoothing.n, smoothing.alpha, smoothing.sigma),
+        "working_size": smoothing.working_size,
+        "alpha": smoothing.alpha,
+        "backend": classifier.backend.name,
+        "denoiser": classifier.denoiser.name,
+    }
+
+
+def plan_lines(figures: Mapping[str, Any]) -> str:
+    """The plan for a person."""
+    from smoothing_proxy.stats.rounding import rounded_down
+
+    radius = rounded_down(figures["largest_radius"], 4)
+    return (
+        f"{figures['pictures']} pictures, {figures['denoiser']} before {figures['backend']}: "
+        f"{figures['queries']:,} queries, ${figures['usd']:,.2f}; "
+        f"can prove up to l2 radius {radius} at working size {figures['working_size']}, "
+        f"each false with probability <= {figures['alpha']:g}"
+    )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

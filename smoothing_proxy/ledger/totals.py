@@ -1,0 +1,57 @@
+"""What all draws of a run amount to: their cost, their failures, who answered them."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine, func, select
+
+from smoothing_proxy.ledger.query import rows_of
+from smoothing_proxy.ledger.schema import draws
+from smoothing_proxy.smoothing.observe import CLEAN
+from smoothing_proxy.types import Cost
+
+__all__ = ["DrawTotals"]
+
+
+class DrawTotals:
+    """Totals over one run of a ledger, computed when they are asked for."""
+
+    def __init__(self, engine: Engine, run: int) -> None:
+        self._engine = engine
+        self._of_run = draws.c.run_id == run
+
+    def cost(self) -> Cost:
+        """What all draws of the run have cost so far, in queries."""
+        settled = func.count().filter(draws.c.status == "settled")
+        unknown = func.coalesce(func.sum(draws.c.unknown), 0)
+        query = select(settled.label("queries"), unknown.label("unknown")).where(self._of_run)
+        totals = rows_of(self._engine, query)[0]
+        return Cost(queries=totals.queries, unknown=totals.unknown)
+
+    def failures(self) -> dict[str, int]:
+        """Why draws failed for good, with how many did, most first."""
+        query = (
+            select(draws.c.error, func.count().label("how_many"))
+            .where(self._of_run, draws.c.status == "failed")
+            .group_by(draws.c.error)
+            .order_by(func.count().desc(), draws.c.error)
+        )
+        return {row.error: row.how_many for row in rows_of(self._engine, query)}
+
+    def settled(self) -> int:
+        """How many draws need not be asked again: answered, or failed for good."""
+        query = select(func.count()).where(self._of_run, draws.c.status.in_(["settled", "failed"]))
+        return int(rows_of(self._engine, query)[0][0])
+
+    def clean_pictures(self) -> int:
+        """How many pictures the classifier was asked about as they are."""
+        query = select(func.count()).where(self._of_run, draws.c.number == CLEAN)
+        return int(rows_of(self._engine, query)[0][0])
+
+    def model_versions(self) -> list[str]:
+        """Every model version that answered, in alphabetical order."""
+        query = select(draws.c.model_version).where(self._of_run).distinct()
+        return sorted(row.model_version for row in rows_of(self._engine, query) if row.model_version)
+
+    def pictures_begun(self) -> set[int]:
+        """The pictures of which at least one draw was sent."""
+        return {row[0] for row in rows_of(self._engine, select(draws.c.picture_id).where(self._of_run).distinct())}

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -59,13 +59,20 @@ def _fault(kind: type[BaseModel], loc: tuple[int | str, ...], fault: str, messag
 def _keys(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """The keys that the table at `loc` knows; [] where the table's type cannot be told."""
     for part in loc:
-        known = kind.model_fields.get(str(part))
-        inner = known.annotation if known else None
-        if not isinstance(inner, type):
+        if isinstance(part, int):
+            continue
+        known = kind.model_fields.get(part)
+        inner = _table(known.annotation) if known else None
+        if inner is None:
             return []
         if is_dataclass(inner):
             return [field.name for field in fields(inner)]
-        if not issubclass(inner, BaseModel):
-            return []
         kind = inner
     return list(kind.model_fields)
+
+
+def _table(annotation: Any) -> Any:
+    """The settings or dataclass in an annotation: itself, or inside `X | None` or `tuple[X, ...]`."""
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _table(inner)) is not None), None)

@@ -1,0 +1,1 @@
+"""The whole system on this machine: handwritten digits behind a support vector classifier."""

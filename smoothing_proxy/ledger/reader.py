@@ -43,8 +43,11 @@ class LedgerReader:
         try:
             with engine.connect() as connection:
                 check_schema(connection, where=str(path))
-        except SQLAlchemyError as error:
-            raise LedgerError(f"{path}: cannot open the ledger: {getattr(error, 'orig', error)}") from error
+        except BaseException as error:
+            engine.dispose()
+            if isinstance(error, SQLAlchemyError):
+                raise LedgerError(f"{path}: cannot open the ledger: {getattr(error, 'orig', error)}") from error
+            raise
         return LedgerReader(engine)
 
     def close(self) -> None:

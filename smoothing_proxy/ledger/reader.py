@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from sqlalchemy import URL, Engine, Row, create_engine, select
+from sqlalchemy import URL, Engine, Row, Select, create_engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from smoothing_proxy.errors import LedgerError
@@ -33,6 +34,7 @@ class LedgerReader:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._closed = False
         self.totals = DrawTotals(engine, RUN)
 
     @classmethod
@@ -52,6 +54,7 @@ class LedgerReader:
 
     def close(self) -> None:
         """Close the file. Calling it twice is fine."""
+        self._closed = True
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -64,23 +67,23 @@ class LedgerReader:
 
     def manifest(self) -> dict[str, Any] | None:
         """What the run's question is made of, or None in a fresh ledger."""
-        rows = rows_of(self._engine, select(runs.c.manifest).where(runs.c.id == RUN))
+        rows = self._rows(select(runs.c.manifest).where(runs.c.id == RUN))
         return dict(json.loads(rows[0].manifest)) if rows else None
 
     def software(self) -> dict[str, str]:
         """The versions that the run was started with; empty in a fresh ledger."""
-        rows = rows_of(self._engine, select(runs.c.software).where(runs.c.id == RUN))
+        rows = self._rows(select(runs.c.software).where(runs.c.id == RUN))
         return dict(json.loads(rows[0].software)) if rows else {}
 
     def pictures(self) -> list[PictureRecord]:
         """Every picture of the run, in order."""
         query = select(pictures).where(pictures.c.run_id == RUN).order_by(pictures.c.id)
-        return [_picture(row) for row in rows_of(self._engine, query)]
+        return [_picture(row) for row in self._rows(query)]
 
     def picture(self, number: int) -> PictureRecord:
         """One picture of the run."""
         query = select(pictures).where(pictures.c.run_id == RUN, pictures.c.id == number)
-        return _picture(rows_of(self._engine, query)[0])
+        return _picture(self._rows(query)[0])
 
     def recall(self, picture: int) -> Recalled:
         """What is settled of a picture's draws, and what all of its draws have cost so far, in queries."""
@@ -89,7 +92,7 @@ class LedgerReader:
         votes: dict[int, Label | None] = {}
         versions: set[str] = set()
         cost = Cost()
-        for row in rows_of(self._engine, query):
+        for row in self._rows(query):
             cost += Cost(queries=int(row.status == "settled"), unknown=row.unknown)
             if row.status in ("settled", "failed"):
                 votes[row.number] = row.label
@@ -99,7 +102,12 @@ class LedgerReader:
     def verdicts(self) -> dict[int, Certificate]:
         """The verdicts that were reached, by picture."""
         query = select(verdicts.c.picture_id, verdicts.c.certificate).where(verdicts.c.run_id == RUN)
-        return {row.picture_id: certificate_from_json(row.certificate) for row in rows_of(self._engine, query)}
+        return {row.picture_id: certificate_from_json(row.certificate) for row in self._rows(query)}
+
+    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        if self._closed:
+            raise LedgerError(f"{self._engine.url.database}: the ledger was closed")
+        return rows_of(self._engine, query)
 
 
 def _picture(row: Row[Any]) -> PictureRecord:

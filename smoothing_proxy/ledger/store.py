@@ -135,7 +135,11 @@ def _locked(path: Path) -> FileLock:
 
 def _pragmas(synchronous: str) -> Callable[..., None]:
     def on_connect(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+        except BaseException:
+            connection.close()  # the pool forgets a connection whose set-up failed
+            raise
 
     return on_connect

@@ -24,6 +24,9 @@ ORDER, CUT, NOISE, JUDGE = range(4)
 """What a random stream is for, so that no two uses share one."""
 
 
+WHOLE = slice(None)
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where training stands. phase: from 0. step: within the phase, from 0."""
@@ -57,13 +60,18 @@ class Batches:
         if self.pad_px >= smallest:
             raise ConfigError(f"data.pad_px: {self.pad_px} px mirrored around pictures of {smallest} px; lower it")
 
-    def at(self, place: Place) -> tuple[Tensor, Tensor | None]:
-        """uint8 [batch, 3, crop_px, crop_px] and the labels [batch], or None, of one step."""
+    def at(self, place: Place, part: slice = WHOLE) -> tuple[Tensor, Tensor | None]:
+        """uint8 [n, 3, crop_px, crop_px] and the labels [n], or None, of one step. part: rows of the batch."""
         indices = self._indices(place)
         rng = np.random.default_rng([self.seed, CUT, place.phase, place.step])
-        crops = torch.stack([self._crop(self.pictures.pixels[i], rng) for i in indices])
+        corners = [self._corner(self.pictures.pixels[i], rng) for i in indices]
+        flips = rng.random(len(indices)) < 0.5
+        indices = indices[part]
+        crops = torch.stack(
+            [self._crop(self.pictures.pixels[i], *at) for i, at in zip(indices, corners[part], strict=True)]
+        )
         if self.flip:
-            mirrored = torch.from_numpy(rng.random(len(crops)) < 0.5).to(crops.device)
+            mirrored = torch.from_numpy(flips[part]).to(crops.device)
             crops = torch.where(mirrored[:, None, None, None], crops.flip(3), crops)
         labels = self.pictures.labels
         return crops, None if labels is None else labels[torch.from_numpy(indices).to(labels.device)]
@@ -75,12 +83,15 @@ class Batches:
         orders = {epoch: _order(self.seed, place.phase, int(epoch), len(self.pictures)) for epoch in set(epochs)}
         return np.array([orders[epoch][offset] for epoch, offset in zip(epochs, offsets, strict=True)])
 
-    def _crop(self, picture: Tensor, rng: np.random.Generator) -> Tensor:
+    def _corner(self, picture: Tensor, rng: np.random.Generator) -> tuple[int, int]:
+        """Top and left of a crop in the padded picture."""
+        height, width = (side + 2 * self.pad_px for side in picture.shape[1:])
+        return int(rng.integers(height - self.crop_px + 1)), int(rng.integers(width - self.crop_px + 1))
+
+    def _crop(self, picture: Tensor, top: int, left: int) -> Tensor:
         if self.pad_px:
             padded = functional.pad(picture[None].float(), (self.pad_px,) * 4, mode="reflect")
             picture = padded[0].to(torch.uint8)
-        height, width = picture.shape[1:]
-        top, left = rng.integers(height - self.crop_px + 1), rng.integers(width - self.crop_px + 1)
         return picture[:, top : top + self.crop_px, left : left + self.crop_px]
 
 
@@ -106,13 +117,18 @@ def to_unit(crops: Tensor) -> Tensor:
     return crops.float() / 255
 
 
-def add_noise(crops: Tensor, sigma: Tensor, stream: torch.Generator) -> Tensor:
+def add_noise(
+    crops: Tensor, sigma: Tensor, stream: torch.Generator, *, part: slice = WHOLE, of: int | None = None
+) -> Tensor:
     """crops: uint8 [n, 3, h, w]. sigma: float [n], on the [0, 1] scale. Returns float32, not clipped.
+
+    part, of: the crops are these rows of a batch of so many pictures, and get the noise that they have there.
 
     As at certification (smoothing_proxy.images.noise): picture and noise are integers on one grid, and the sum
     is exact in float32. Here z is float32, which the proof would not allow and a gradient does not notice.
     """
-    z = torch.randn(crops.shape, generator=stream, device=crops.device)
+    shape = (len(crops) if of is None else of, *crops.shape[1:])
+    z = torch.randn(shape, generator=stream, device=crops.device)[part]
     noise = torch.floor(z * (sigma * GRID_SCALE)[:, None, None, None] + 0.5)
     return (crops.float() * (GRID_SCALE // 255) + noise) / GRID_SCALE
 

@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Checkpoint:
     step: steps done; with the config's seed it fixes every later crop, noise level and noise (batches.py), so
     there is no other random state. network, optimiser: state dicts. average: of the averaged weights, or None.
     sums, count: losses since the last row of the journal. journal: bytes of each CSV file, those behind are
-    written again. seconds: of training so far. config: as JSON.
+    written again. seconds: of training so far. config: as JSON. scaler: of the loss in fp16, else empty.
     """
 
     config: str
@@ -50,6 +50,7 @@ class Checkpoint:
     journal: dict[str, int]
     seconds: float
     best: Best | None
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

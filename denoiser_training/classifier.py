@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from denoiser_training.journal import write_strip
 from denoiser_training.loop import Loop, Plan, Stretch
 from denoiser_training.networks import fresh
 from denoiser_training.surrogates import Surrogate, load_network
+from denoiser_training.team import ALONE, Team
 from smoothing_proxy.errors import ConfigError
 
 __all__ = ["ClassifierTask", "train_classifier"]
@@ -35,12 +36,12 @@ class ClassifierTask:
     crops: Tensor
     labels: Tensor
 
-    def losses(self, place: Place) -> dict[str, Tensor]:
+    def losses(self, network: Callable[..., Tensor], place: Place, part: slice) -> dict[str, Tensor]:
         """Cross entropy of one batch."""
-        crops, labels = self.batches.at(place)
+        crops, labels = self.batches.at(place, part)
         assert labels is not None
         device = next(self.network.parameters()).device
-        logits = self.network(to_unit(crops.to(device))).float()
+        logits = network(to_unit(crops.to(device))).float()
         return {"loss": functional.cross_entropy(logits, labels.to(device))}
 
     @torch.no_grad()
@@ -64,6 +65,7 @@ def train_classifier(
     pictures: tuple[Pictures, Pictures],
     folder: Path,
     console: Console,
+    team: Team = ALONE,
 ) -> Surrogate | None:
     """Train as `settings.training` says; None when it was interrupted.
 
@@ -79,12 +81,12 @@ def train_classifier(
     data, optimiser = config.data, settings.training.optimiser
     batches = Batches(training, optimiser.batch, data.crop_px, data.pad_px, data.flip, config.seed)
     task = ClassifierTask(network, batches, centre_crops(validation, data.crop_px), validation.labels)
-    outcome = Loop(task, _plan(settings, config), folder / settings.name, console).run()
+    outcome = Loop(task, _plan(settings, config), folder / settings.name, console, team).run()
     if not outcome.finished or outcome.best is None:
         return None
     network.load_state_dict(outcome.best.weights)
     weights = safetensors.torch.save(outcome.best.weights)
-    (folder / f"{settings.name}.safetensors").write_bytes(weights)
+    team.first(lambda: (folder / f"{settings.name}.safetensors").write_bytes(weights))
     digest = hashlib.sha256(weights).hexdigest()[:16]
     origin = f"{settings.name} ({settings.network} trained on the training split, sha256 {digest})"
     return Surrogate(settings.name, network, input_px=settings.input_px, origin=origin)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from smoothing_proxy.errors import ConfigError
-from smoothing_proxy.settings_file import Settings, parse_settings, read_toml
+from denoiser_training.overrides import load_settings
+from smoothing_proxy.settings_file import Settings
 
 __all__ = [
     "ClassifierSettings",
@@ -87,7 +86,8 @@ class OptimiserSettings(Settings):
     """AdamW, a linear warm-up and a cosine to zero in each phase.
 
     ema: decay per step of the averaged weights that are kept; 0 keeps the raw ones. clip_norm: the largest
-    gradient norm, 0 for any. precision: of the forward pass. batch: pictures per step.
+    gradient norm, 0 for any. precision: of the forward pass; with "fp16" the loss is scaled so that small
+    gradients survive. batch: pictures per step, of all processes together.
     """
 
     lr: PositiveFloat = 1e-3
@@ -97,7 +97,7 @@ class OptimiserSettings(Settings):
     warm_up_steps: NonNegativeInt = 200
     clip_norm: NonNegativeFloat = 1.0
     ema: float = Field(default=0.0, ge=0, lt=1)
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     channels_last: bool = True
 
 
@@ -186,12 +186,18 @@ class ExportSettings(Settings):
 
 
 class RuntimeSettings(Settings):
-    """Where and how loudly; may differ when a run is resumed. threads: 0 leaves torch's choice."""
+    """Where and how loudly; may differ when a run is resumed. threads: 0 leaves torch's choice.
+
+    compile: the network with torch.compile, which costs a minute and pays in long runs.
+    tensorboard: write its event files beside the CSV files; needs the extra "training".
+    """
 
     device: str = "auto"
     threads: NonNegativeInt = 0
     checkpoint_every: PositiveInt = 500
     samples_every: NonNegativeInt = 2000
+    compile: bool = False
+    tensorboard: bool = False
 
 
 class Config(Settings):
@@ -224,17 +230,8 @@ class Config(Settings):
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
-    """The file's settings. overrides: "optimiser.lr=1e-3", "phases.0.steps=100"; values as TOML, else text.
-
-    Raises ConfigError with one line per fault: file, key, what was expected.
-    """
-    tables = read_toml(path)
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {override}: expected KEY=VALUE, such as optimiser.lr=1e-3")
-        _put(tables, key.strip().split("."), _value(value.strip()), override)
-    return parse_settings(Config, tables, source=str(path))
+    """The file's settings, with overrides as `overrides.load_settings` has them. Raises ConfigError as it does."""
+    return load_settings(Config, path, overrides)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -251,21 +248,3 @@ def _flat(prefix: str, value: Any) -> dict[str, str]:
     return {
         key: leaf for name, inner in items for key, leaf in _flat(f"{prefix}.{name}".strip("."), inner).items()
     }
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _put(tables: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
-    """Set one leaf. Tables on the way are made; an entry of a list must exist."""
-    inner: Any = tables
-    try:
-        for key in keys[:-1]:
-            inner = inner[int(key)] if isinstance(inner, list) else inner.setdefault(key, {})
-        inner[int(keys[-1]) if isinstance(inner, list) else keys[-1]] = value
-    except (IndexError, ValueError, TypeError, AttributeError):
-        raise ConfigError(f"--set {override}: no such entry in the file") from None

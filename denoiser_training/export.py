@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import JsonValue
 from denoiser_training.config import Config, PhaseSettings
 from denoiser_training.data import Pictures
 from denoiser_training.loop import Outcome
+from denoiser_training.machine import hardware
 from denoiser_training.surrogates import Surrogate
 from smoothing_proxy.denoisers import weights
 from smoothing_proxy.denoisers.card import read_card
@@ -46,7 +46,7 @@ def export(
         schedule="; then ".join([*_start(config), *(_phase(phase, config) for phase in config.phases)]),
         surrogates=tuple(surrogate.origin for surrogate in surrogates),
         figures=dict(figures),
-        hardware=_hardware(device),
+        hardware=hardware(device),
         steps=outcome.best.step,
         seconds=round(outcome.seconds, 1),
         created=datetime.now(UTC).replace(microsecond=0),
@@ -75,18 +75,3 @@ def _phase(phase: PhaseSettings, config: Config) -> str:
     return (
         f"{phase.steps} steps of {objective} at lr {phase.lr or config.optimiser.lr:g}, batch {batch}, {crop} px"
     )
-
-
-def _hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads, {_processor()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

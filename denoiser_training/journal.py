@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-__all__ = ["CsvFile", "Display", "Meter", "write_strip"]
+from smoothing_proxy.errors import ConfigError
+
+__all__ = ["CsvFile", "Display", "Meter", "Records", "write_strip"]
 
 
 class CsvFile:
@@ -43,6 +46,49 @@ class CsvFile:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
+
+
+class Records:
+    """metrics.csv and validation.csv of one run and, where asked for, the same figures for TensorBoard.
+
+    sizes: bytes to keep of each CSV file. step: steps done; TensorBoard hides what a killed run wrote beyond it.
+    Raises ConfigError when TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, sizes: Mapping[str, int], *, tensorboard: bool, step: int) -> None:
+        self._board = _board(folder / "tensorboard", step) if tensorboard else None
+        self._files = {
+            name: CsvFile(folder / f"{name}.csv", size=sizes.get(name, 0)) for name in ("metrics", "validation")
+        }
+
+    def append(self, name: str, row: Mapping[str, float | int | str]) -> None:
+        """One row of "metrics" or "validation", at its "step"."""
+        self._files[name].append(row)
+        for key, value in row.items():
+            if self._board is not None and key != "step" and not isinstance(value, str):
+                self._board.add_scalar(f"{name}/{key}", value, row["step"])
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each CSV file so far."""
+        return {name: file.size for name, file in self._files.items()}
+
+    def close(self) -> None:
+        """Release the files."""
+        for file in self._files.values():
+            file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "runtime.tensorboard needs TensorBoard: pip install 'smoothing-proxy[training]'"
+        ) from None
+    return SummaryWriter(folder, purge_step=step + 1)
 
 
 @dataclass

@@ -7,7 +7,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from denoiser_training.batches import Place
 from denoiser_training.checkpoint import Best, Checkpoint, read_checkpoint, write_checkpoint
 from denoiser_training.config import OptimiserSettings, RuntimeSettings
+from denoiser_training.descent import Descent
 from denoiser_training.errors import TrainingError
-from denoiser_training.journal import CsvFile, Display, Meter
+from denoiser_training.journal import Display, Meter, Records
 from denoiser_training.schedule import cosine, locate
+from denoiser_training.team import ALONE, Team
 
 __all__ = ["Loop", "Outcome", "Plan", "Stretch", "Task"]
 
@@ -36,8 +38,11 @@ class Task(Protocol):
         """On its device; the loop changes its weights."""
         ...
 
-    def losses(self, place: Place) -> dict[str, Tensor]:
-        """Scalars of one step's batch, decided by `place` alone; "loss" is made small, the others are logged."""
+    def losses(self, network: Callable[..., Tensor], place: Place, part: slice) -> dict[str, Tensor]:
+        """Scalars of one step's batch, decided by `place` alone; "loss" is made small, the others are logged.
+
+        network: the same parameters, to be called as `self.network` is. part: the batch's rows to look at.
+        """
         ...
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
@@ -98,23 +103,21 @@ class Loop:
     """Trains `task` as `plan` says; checkpoint, CSV files and samples lie in `folder`.
 
     Each phase has its own AdamW. A checkpoint is written only while every loss since the last one was finite.
+    team: all its processes run the loop; the first one alone evaluates and writes.
     Raises ConfigError when `folder` holds a checkpoint of another config.
     """
 
-    def __init__(self, task: Task, plan: Plan, folder: Path, console: Console) -> None:
-        self.task, self.plan, self.folder = task, plan, folder
-        self.device = next(task.network.parameters()).device
+    def __init__(self, task: Task, plan: Plan, folder: Path, console: Console, team: Team = ALONE) -> None:
+        self.task, self.plan, self.folder, self.team = task, plan, folder, team
         self.path = folder / "last.ckpt"
-        old = read_checkpoint(self.path, plan.config)
+        old = team.first(lambda: read_checkpoint(self.path, plan.config))
         self.step = old.step if old else 0
         self.average = copy.deepcopy(task.network).eval() if plan.optimiser.ema else None
-        self.optimiser = self._new_optimiser()
+        self.descent = Descent(task.network, plan.optimiser, team, compiled=plan.runtime.compile)
         self.meter, self.best, self.seconds = Meter(), old.best if old else None, old.seconds if old else 0.0
         if old:
             self._restore(old)
-        sizes = old.journal if old else {}
-        self.metrics = CsvFile(folder / "metrics.csv", size=sizes.get("metrics", 0))
-        self.validation = CsvFile(folder / "validation.csv", size=sizes.get("validation", 0))
+        self.records = team.first_only(lambda: self._records(old.journal if old else {}))
         self.display = Display(console, plan.name, plan.steps, self.step)
         self._since = (time.perf_counter(), self.step)
 
@@ -125,22 +128,22 @@ class Loop:
         """
         try:
             with _interruptions() as interrupted, self.display:
-                while self.step < self.plan.steps and not interrupted.is_set():
+                while self.step < self.plan.steps and not self.team.any(here=interrupted.is_set()):
                     self._advance()
                     self._report()
                 if self.step < self.plan.steps:
                     self._save()
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            advice = _advice(error)
+            if not advice:
                 raise
-            raise TrainingError(
-                f"{self.plan.name}: out of memory at step {self.step + 1}; set optimiser.batch or the phase's "
-                f"crop_px lower. {self._kept()}"
-            ) from error
+            raise TrainingError(f"{self.plan.name}: step {self.step + 1}: {advice}. {self._kept()}") from error
         finally:
-            self.metrics.close()
-            self.validation.close()
-        return Outcome(self.step >= self.plan.steps, self.step, self.seconds, self.best)
+            if self.records:
+                self.records.close()
+        # Batch norm counts in each process for itself: the first one's weights are everybody's.
+        best = self.team.first(lambda: self.best)
+        return Outcome(self.step >= self.plan.steps, self.step, self.seconds, best)
 
     @property
     def trained(self) -> nn.Module:
@@ -151,21 +154,15 @@ class Loop:
         start = time.perf_counter()
         place, settings = self.plan.at(self.step), self.plan.optimiser
         if place.step == 0 and self.step:
-            self.optimiser = self._new_optimiser()
+            self.descent.begin()
         stretch = self.plan.stretches[place.phase]
-        for group in self.optimiser.param_groups:
-            group["lr"] = stretch.lr * cosine(place.step, stretch.steps, settings.warm_up_steps)
-        self.task.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            losses = self.task.losses(place)
-        self.optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        limit = settings.clip_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), limit)
-        self.optimiser.step()
+        losses = self.descent.step(
+            lambda network: self.task.losses(network, place, self.team.part),
+            stretch.lr * cosine(place.step, stretch.steps, settings.warm_up_steps),
+        )
         if self.average is not None:
             _follow(self.average, self.task.network, min(settings.ema, (1 + self.step) / (10 + self.step)))
-        self.meter.add({**losses, "gradient": norm})
+        self.meter.add(losses)
         self.step += 1
         self.seconds += time.perf_counter() - start
 
@@ -179,16 +176,18 @@ class Loop:
             self._log()
         if evaluated:
             self._evaluate()
-        if runtime.samples_every and (ends or self.step % runtime.samples_every == 0):
+        if self.team.leads and runtime.samples_every and (ends or self.step % runtime.samples_every == 0):
             self.task.sample(self.trained, self.folder / "samples" / f"step-{self.step:07d}.png")
         if evaluated or self.step % runtime.checkpoint_every == 0:
             self._save()
 
     def _save(self) -> None:
-        self._check_finite()
-        write_checkpoint(self.path, self._checkpoint())
+        self._settle()
+        self.team.first(lambda: write_checkpoint(self.path, self._checkpoint()))
 
-    def _check_finite(self) -> None:
+    def _settle(self) -> None:
+        """Agree on the losses so far. Raises TrainingError when one is not finite, in every process."""
+        self.meter.sums = self.team.mean(self.meter.sums)
         if not self.meter.finite():
             bad = [name for name, value in self.meter.totals().items() if value - value != 0]
             raise TrainingError(
@@ -202,62 +201,56 @@ class Loop:
         )
 
     def _log(self) -> None:
-        self._check_finite()
+        self._settle()
         place, (then, before) = self.plan.at(self.step - 1), self._since
         speed = (self.step - before) * self.plan.stretches[place.phase].batch / (time.perf_counter() - then)
         self._since = (time.perf_counter(), self.step)
         means = self.meter.read()
-        lr = self.optimiser.param_groups[0]["lr"]
+        lr = self.descent.optimiser.param_groups[0]["lr"]
         loss, gradient = means.pop("loss"), means.pop("gradient")
         parts = {name: means.get(name, "") for name in self.plan.parts}
-        self.metrics.append(
-            {
-                "step": self.step,
-                "phase": place.phase,
-                "lr": lr,
-                "loss": loss,
-                "gradient": gradient,
-                **parts,
-                "pictures_per_s": round(speed, 1),
-            }
-        )
+        row = {"step": self.step, "phase": place.phase, "lr": lr, "loss": loss, "gradient": gradient, **parts}
+        if self.records:
+            self.records.append("metrics", {**row, "pictures_per_s": round(speed, 1)})
         self.display.news(
             f"phase {place.phase + 1}/{len(self.plan.stretches)}  loss {loss:.5f}  {speed:.0f} pictures/s"
         )
 
     def _evaluate(self) -> None:
-        figures = self.task.evaluate(self.trained)
-        self.validation.append({"step": self.step, **figures})
+        figures = self.team.first(lambda: self.task.evaluate(self.trained))
+        if self.records:
+            self.records.append("validation", {"step": self.step, **figures})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         self.display.say(f"{self.plan.name} step {self.step}/{self.plan.steps}: {shown}")
         if self.best is None or figures["score"] > self.best.score:
             self.best = Best(self.step, figures["score"], figures, _copied(self.trained))
         self._since = (time.perf_counter(), self.step)
 
-    def _new_optimiser(self) -> torch.optim.Optimizer:
-        settings = self.plan.optimiser
-        parameters = self.task.network.parameters()
-        return torch.optim.AdamW(parameters, betas=settings.betas, weight_decay=settings.weight_decay)
+    def _records(self, sizes: Mapping[str, int]) -> Records:
+        return Records(self.folder, sizes, tensorboard=self.plan.runtime.tensorboard, step=self.step)
 
     def _checkpoint(self) -> Checkpoint:
+        assert self.records is not None
+        optimiser, scaler = self.descent.state()
         return Checkpoint(
             config=json.dumps(self.plan.config),
             step=self.step,
             network=_copied(self.task.network),
             average=None if self.average is None else _copied(self.average),
-            optimiser=self.optimiser.state_dict(),
+            optimiser=optimiser,
             sums=self.meter.totals(),
             count=self.meter.count,
-            journal={"metrics": self.metrics.size, "validation": self.validation.size},
+            journal=self.records.sizes,
             seconds=self.seconds,
             best=self.best,
+            scaler=scaler,
         )
 
     def _restore(self, old: Checkpoint) -> None:
         self.task.network.load_state_dict(old.network)
         if self.average is not None and old.average is not None:
             self.average.load_state_dict(old.average)
-        self.optimiser.load_state_dict(old.optimiser)
+        self.descent.restore(old.optimiser, old.scaler)
         self.meter = Meter({name: torch.tensor(v, dtype=torch.float64) for name, v in old.sums.items()}, old.count)
 
 
@@ -275,8 +268,13 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
             mean.copy_(new)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+def _advice(error: RuntimeError) -> str:
+    """What went wrong and what to do, for the faults that are not ours; else nothing."""
+    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        return "out of memory; set optimiser.batch or the phase's crop_px lower"
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return f"the network cannot be compiled here; set runtime.compile to false: {str(error).splitlines()[0]}"
+    return ""
 
 
 @contextmanager

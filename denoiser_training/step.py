@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,20 +43,20 @@ class DenoiserTask:
     channels_last: bool
     seed: int
 
-    def losses(self, place: Place) -> dict[str, Tensor]:
+    def losses(self, network: Callable[..., Tensor], place: Place, part: slice) -> dict[str, Tensor]:
         """The phase's weighted sum as "loss", and its parts."""
-        device = next(self.network.parameters()).device
-        crops, labels = self.batches[place.phase].at(place)
+        device, batches = next(self.network.parameters()).device, self.batches[place.phase]
+        crops, labels = batches.at(place, part)
         crops = crops.to(device, non_blocking=True)
         stream = generator(device, self.seed, place)
         low, high = self.noise.sigma_min, self.noise.sigma_max
-        sigma = low + (high - low) * torch.rand(len(crops), generator=stream, device=device)
-        noisy = add_noise(crops, sigma, stream)
+        sigma = low + (high - low) * torch.rand(batches.batch, generator=stream, device=device)[part]
+        noisy = add_noise(crops, sigma, stream, part=part, of=batches.batch)
         if self.channels_last:
             noisy = noisy.contiguous(memory_format=torch.channels_last)
         scene = Scene(
             clean=to_unit(crops),
-            denoised=self.network(noisy, sigma).float(),
+            denoised=network(noisy, sigma).float(),
             labels=None if labels is None else labels.to(device),
             surrogates=in_turn(self.surrogates, self.per_step, place.step),
         )

@@ -46,11 +46,15 @@ class Surrogate(nn.Module):
         logits: Tensor = self.network(clipped)
         return logits.float()
 
+    def _device(self) -> torch.device:
+        parameter = next(self.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
     def classes(self, crop_px: int) -> int:
         """How many it knows. Raises ConfigError when it cannot take pictures of this size."""
         try:
             with torch.no_grad():
-                logits = self(torch.zeros(1, 3, crop_px, crop_px))
+                logits = self(torch.zeros(1, 3, crop_px, crop_px, device=self._device()))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ConfigError(
                 f"surrogate {self.name!r} cannot take pictures of {crop_px}x{crop_px} px (set input_px): {error}"

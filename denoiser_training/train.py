@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from denoiser_training.loop import Loop, Plan, Stretch
 from denoiser_training.objectives import WeightedSum, check_labels
 from denoiser_training.step import DenoiserTask
 from denoiser_training.surrogates import Surrogate, load_surrogate
+from denoiser_training.team import Team, team_of
 from smoothing_proxy.denoisers import architectures, weights
-from smoothing_proxy.errors import ConfigError, DenoiserError
+from smoothing_proxy.errors import DenoiserError
 
-__all__ = ["train"]
+__all__ = ["check_batches", "train"]
 
 
 def train(config: Config, out: Path, console: Console) -> Path | None:
@@ -32,8 +34,16 @@ def train(config: Config, out: Path, console: Console) -> Path | None:
 
     out: gets config.json, metrics.csv, validation.csv, samples/, surrogates/, last.ckpt, NAME.safetensors and
     NAME.json. Bad input raises before the first step: ConfigError, ImageError, DenoiserError. Then TrainingError.
+    Under torchrun this is one of several processes; the first one writes, and silences the others' `console`.
     """
-    device = _device(config.runtime.device)
+    with team_of(os.environ) as team:
+        console.quiet = console.quiet or not team.leads
+        return _train(config, out, console, team)
+
+
+def _train(config: Config, out: Path, console: Console, team: Team) -> Path | None:
+    check_batches(config, team)
+    device = team.device(config.runtime.device)
     parts = split(load_pictures(config.data), config.data.validation_every)
     training, validation = (part.to(device) for part in parts)
     console.print(f"{config.data.source}: {len(training)} pictures to train on, {len(validation)} held out")
@@ -41,20 +51,23 @@ def train(config: Config, out: Path, console: Console) -> Path | None:
     batches = _batches(config, training)
     held_out = validation.evenly(config.evaluate.pictures)
     crops = centre_crops(held_out, config.evaluate.crop_px or config.data.crop_px)
-    out.mkdir(parents=True, exist_ok=True)
-    surrogates = _classifiers(config.surrogates, config, (training, validation), out, console)
-    judging = _classifiers(config.evaluate.classifiers, config, (training, validation), out, console)
+    team.first(lambda: out.mkdir(parents=True, exist_ok=True))
+    surrogates = _classifiers(config.surrogates, config, (training, validation), out, console, team)
+    judging = _classifiers(config.evaluate.classifiers, config, (training, validation), out, console, team)
     if surrogates is None or judging is None:
         return None
     judges = _judges(config, crops, held_out, judging or surrogates)
     _check(config, training, surrogates, judges)
     task = _task(config, network, batches, surrogates, judges)
-    (out / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    outcome = Loop(task, _plan(config), out, console).run()
+    settings = config.model_dump_json(indent=2) + "\n"
+    team.first(lambda: (out / "config.json").write_text(settings, encoding="utf-8"))
+    outcome = Loop(task, _plan(config), out, console, team).run()
     if not outcome.finished or outcome.best is None:
         return None
     network.load_state_dict(outcome.best.weights)
-    return export(config, outcome, training, surrogates, _figures(judges, network, config), out, device)
+    return team.first(
+        lambda: export(config, outcome, training, surrogates, _figures(judges, network, config), out, device)
+    )
 
 
 def _judges(config: Config, crops: Tensor, pictures: Pictures, classifiers: Sequence[Surrogate]) -> Judges:
@@ -89,15 +102,6 @@ def _task(
         channels_last=config.optimiser.channels_last,
         seed=config.seed,
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"runtime.device {name!r}: {str(error).splitlines()[0]}") from error
 
 
 def _network(config: Config) -> nn.Module:
@@ -141,6 +145,7 @@ def _classifiers(
     pictures: tuple[Pictures, Pictures],
     out: Path,
     console: Console,
+    team: Team,
 ) -> list[Surrogate] | None:
     """Loaded, or trained on the training split; None when that was interrupted."""
     ready: list[Surrogate] = []
@@ -148,11 +153,20 @@ def _classifiers(
         if settings.training is None:
             ready.append(load_surrogate(settings).to(pictures[0].pixels[0].device))
             continue
-        trained = train_classifier(settings, config, pictures, out / "surrogates", console)
+        trained = train_classifier(settings, config, pictures, out / "surrogates", console, team)
         if trained is None:
             return None
         ready.append(trained)
     return ready
+
+
+def check_batches(config: Config, team: Team) -> None:
+    """Raises ConfigError unless every batch can be dealt out evenly to the team."""
+    for phase in config.phases:
+        team.check_batch(phase.batch or config.optimiser.batch, "optimiser.batch (or the phase's)")
+    for classifier in (*config.surrogates, *config.evaluate.classifiers):
+        if classifier.training is not None:
+            team.check_batch(classifier.training.optimiser.batch, f"classifier {classifier.name}: batch")
 
 
 def _check(config: Config, training: Pictures, surrogates: Sequence[Surrogate], judges: Judges) -> None:

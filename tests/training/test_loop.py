@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -29,13 +32,13 @@ class Line:
     disaster: dict[int, Any] = field(default_factory=dict)
     seen: list[Place] = field(default_factory=list)
 
-    def losses(self, place: Place) -> dict[str, Tensor]:
+    def losses(self, network: Callable[..., Tensor], place: Place, part: slice) -> dict[str, Tensor]:
         self.seen.append(place)
         what = self.disaster.get(place.step, 1.0)
         if isinstance(what, Exception):
             raise what
-        x = torch.randn(16, 1, generator=torch.Generator().manual_seed(place.step))
-        loss = (self.network(x) - 3 * x).square().mean() * what
+        x = torch.randn(16, 1, generator=torch.Generator().manual_seed(place.step))[part]
+        loss = (network(x) - 3 * x).square().mean() * what
         return {"loss": loss, "error": loss.detach().sqrt()}
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
@@ -47,16 +50,21 @@ class Line:
         path.write_text(str(network.get_parameter("weight").item()))
 
 
-def plan(ema: float = 0.0, steps: tuple[int, ...] = (40, 20), **config: Any) -> Plan:
+def plan(
+    ema: float = 0.0,
+    steps: tuple[int, ...] = (40, 20),
+    precision: Literal["fp32", "fp16"] = "fp32",
+    **runtime: bool,
+) -> Plan:
     return Plan(
         name="line",
         stretches=tuple(Stretch(n, 0.3 / 2**i, 16) for i, n in enumerate(steps)),
         parts=("error", "unused"),
-        optimiser=OptimiserSettings(ema=ema, warm_up_steps=2, precision="fp32"),
+        optimiser=OptimiserSettings(ema=ema, warm_up_steps=2, precision=precision),
         log_every=10,
         evaluate_every=15,
-        runtime=RuntimeSettings(checkpoint_every=7, samples_every=25),
-        config={"seed": 0, **config},
+        runtime=RuntimeSettings(checkpoint_every=7, samples_every=25).model_copy(update=runtime),
+        config={"seed": 0},
     )
 
 
@@ -66,6 +74,34 @@ def run(task: Line, folder: Path, how: Plan | None = None) -> Outcome:
 
 def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def from_two(**options: Any) -> Line:
+    """A line whose weights are always the same at first."""
+    task = Line(**options)
+    task.network.load_state_dict({"weight": torch.tensor([[2.0]]), "bias": torch.tensor([0.5])})
+    return task
+
+
+def break_off(folder: Path, how: Plan, stop: int, **options: Any) -> None:
+    """Train `stop` steps and end without a word."""
+    loop = Loop(from_two(**options), how, folder, QUIET)
+    advance = loop._advance
+
+    def advance_or_break() -> None:
+        if loop.step == stop:
+            raise KeyboardInterrupt
+        advance()
+
+    loop._advance = advance_or_break  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+
+
+def journals(folder: Path) -> list[list[dict[str, str]]]:
+    """Every row but for the one column that tells of time."""
+    tables = [rows(folder / name) for name in ("metrics.csv", "validation.csv")]
+    return [[{k: v for k, v in row.items() if k != "pictures_per_s"} for row in table] for table in tables]
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.8])
@@ -125,7 +161,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 
 def test_without_memory_it_stops_with_advice(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"out of memory at step 18; set optimiser.batch"):
+    with pytest.raises(TrainingError, match=r"step 18: out of memory; set optimiser.batch"):
         run(Line(disaster={17: torch.OutOfMemoryError("CUDA out of memory")}), tmp_path)
     assert read_checkpoint(tmp_path / "last.ckpt", plan().config) is not None
     with pytest.raises(RuntimeError, match="something else"):
@@ -135,35 +171,82 @@ def test_without_memory_it_stops_with_advice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ema", [0.0, 0.8])
 @pytest.mark.parametrize("stop", [3, 7, 16, 39, 41, 58])
 def test_a_run_that_broke_off_goes_on_to_the_same_losses(tmp_path: Path, stop: int, ema: float) -> None:
-    torch.manual_seed(0)
-    start = nn.Linear(1, 1).state_dict()
-
-    def fresh(**options: Any) -> Line:
-        task = Line(**options)
-        task.network.load_state_dict(start)
-        return task
-
-    whole = run(fresh(), tmp_path / "whole", plan(ema))
-    broken = fresh()
-    loop = Loop(broken, plan(ema), tmp_path / "broken", QUIET)
-    advance = loop._advance
-
-    def advance_or_break() -> None:
-        if loop.step == stop:
-            raise KeyboardInterrupt
-        advance()
-
-    loop._advance = advance_or_break  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        loop.run()
-    resumed = run(fresh(), tmp_path / "broken", plan(ema))
+    whole = run(from_two(), tmp_path / "whole", plan(ema))
+    break_off(tmp_path / "broken", plan(ema), stop)
+    resumed = run(from_two(), tmp_path / "broken", plan(ema))
     assert resumed.best == whole.best
-    for name in ("metrics.csv", "validation.csv"):
-        both = [rows(tmp_path / folder / name) for folder in ("whole", "broken")]
-        for journal in both:
-            for row in journal:
-                row.pop("pictures_per_s", None)
-        assert both[0] == both[1]
+    assert journals(tmp_path / "whole") == journals(tmp_path / "broken")
+
+
+@pytest.mark.parametrize("stop", [10, 50])
+def test_in_fp16_a_step_that_overflows_is_left_out_and_the_scale_is_kept(tmp_path: Path, stop: int) -> None:
+    how = plan(precision="fp16")
+    whole = run(from_two(disaster={5: 1e4}), tmp_path / "whole", how)
+    assert whole.best is not None
+    assert whole.best.weights["weight"].item() == pytest.approx(3, abs=0.2)
+    kept = read_checkpoint(tmp_path / "whole/last.ckpt", how.config)
+    assert kept is not None
+    assert kept.scaler["scale"] < 2**16
+    break_off(tmp_path / "broken", how, stop, disaster={5: 1e4})
+    resumed = run(from_two(disaster={5: 1e4}), tmp_path / "broken", how)
+    assert resumed.best == whole.best
+    assert journals(tmp_path / "whole") == journals(tmp_path / "broken")
+
+
+def test_in_fp16_a_loss_that_is_not_finite_still_stops(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"loss.* not finite by step 28"):
+        run(Line(disaster={22: math.nan}), tmp_path, plan(precision="fp16"))
+
+
+def test_a_compiled_network_learns_the_same_and_keeps_its_own_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run(from_two(), tmp_path / "plain")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    compiled = run(from_two(), tmp_path / "compiled", plan(compile=True))
+    assert compiled.best == plain.best
+    kept = read_checkpoint(tmp_path / "compiled/last.ckpt", plan().config)
+    assert kept is not None
+    assert set(kept.network) == {"weight", "bias"}
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same_with_the_real_compiler(tmp_path: Path) -> None:
+    plain, compiled = (run(from_two(), tmp_path / str(on), plan(compile=on)) for on in (False, True))
+    assert plain.best is not None
+    assert compiled.best is not None
+    assert compiled.best.weights["weight"].item() == pytest.approx(plain.best.weights["weight"].item(), rel=1e-4)
+
+
+def test_a_compiler_that_fails_is_told_from_a_fault_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    with pytest.raises(TrainingError, match=r"step 1: the network cannot be compiled here; set runtime\.compile"):
+        run(Line(), tmp_path, plan(compile=True))
+
+
+def test_tensorboard_shows_what_the_journal_says_once(tmp_path: Path) -> None:
+    board = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    how = plan(tensorboard=True)
+    break_off(tmp_path, how, 41)
+    run(from_two(), tmp_path, how)
+    events = board.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for file, column in (("metrics", "loss"), ("metrics", "lr"), ("validation", "score")):
+        shown = {event.step: event.value for event in events.Scalars(f"{file}/{column}")}
+        journal = {int(row["step"]): float(row[column]) for row in rows(tmp_path / f"{file}.csv")}
+        assert shown == pytest.approx(journal, rel=1e-6)
+    assert "metrics/unused" not in events.Tags()["scalars"]
+
+
+def test_without_tensorboard_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"pip install 'smoothing-proxy\[training\]'"):
+        run(Line(), tmp_path, plan(tensorboard=True))
+    assert list(tmp_path.iterdir()) == []
 
 
 def some_checkpoint(step: int = 5) -> Checkpoint:

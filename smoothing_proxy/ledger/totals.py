@@ -20,9 +20,10 @@ class DrawTotals:
         self._of_run = draws.c.run_id == run
 
     def cost(self) -> Cost:
-        """What all draws of the run have cost so far, in queries."""
+        """What all draws of the run have cost so far, in queries; one that is in flight may have been billed."""
         settled = func.count().filter(draws.c.status == "settled")
-        unknown = func.coalesce(func.sum(draws.c.unknown), 0)
+        in_flight = func.count().filter(draws.c.status == "sent")
+        unknown = func.coalesce(func.sum(draws.c.unknown), 0) + in_flight
         query = select(settled.label("queries"), unknown.label("unknown")).where(self._of_run)
         totals = rows_of(self._engine, query)[0]
         return Cost(queries=totals.queries, unknown=totals.unknown)

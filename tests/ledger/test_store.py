@@ -266,7 +266,7 @@ async def test_a_reader_looks_while_a_run_writes_and_changes_nothing(path: Path)
     with Ledger(path) as ledger:
         await ledger.draws.sent(0, [0])
         with LedgerReader.open(path) as reader:
-            assert reader.totals.cost() == Cost()
+            assert reader.totals.cost() == Cost(unknown=1), "what is in flight may have been billed"
         await ledger.draws.settled(0, [answered(0)])
         assert ledger.totals.cost() == Cost(queries=1), "looking did not make the draw in flight unknown"
 

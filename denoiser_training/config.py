@@ -14,6 +14,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
@@ -44,8 +45,10 @@ class DataSettings(Settings):
     source: "digits", a folder, or a .zip of one. license: what it allows, for the card.
     working_size: "original", "shorter=256", ...: as at certification (smoothing_proxy.images.geometry).
     crop_px: side of the square that a step sees. pad_px: pixels mirrored around a picture before it is cropped.
-    flip: mirror half of the crops. validation_every: each k-th name in sorted order is held out.
-    limit: at most so many pictures, evenly spread; 0 takes all.
+    flip: mirror half of the crops.
+    test_every: each k-th name in sorted order, from the first, is kept out of the run altogether, for a test
+    afterwards; 0 keeps none out. validation_every: each k-th of the others is held out to choose the weights by.
+    limit: at most so many of the others, evenly spread; 0 takes all.
     """
 
     source: str = Field(min_length=1)
@@ -54,8 +57,16 @@ class DataSettings(Settings):
     crop_px: PositiveInt
     pad_px: NonNegativeInt = 0
     flip: bool = True
+    test_every: NonNegativeInt = 0
     validation_every: int = Field(default=10, ge=2)
     limit: NonNegativeInt = 0
+
+    @field_validator("test_every")
+    @classmethod
+    def _leaves_some(cls, every: int) -> int:
+        if every == 1:
+            raise ValueError("1 keeps every picture for the test; expected 0 for none, or 2 or more")
+        return every
 
 
 class DenoiserSettings(Settings):
@@ -70,10 +81,14 @@ class DenoiserSettings(Settings):
 
 
 class NoiseSettings(Settings):
-    """The noise levels: sigma is drawn evenly from sigma_min..sigma_max for each picture, on the [0, 1] scale."""
+    """The noise levels: sigma is drawn from sigma_min..sigma_max for each picture, on the [0, 1] scale.
+
+    spread: "even" draws sigma evenly, "log" its logarithm, so that each doubling gets as many pictures.
+    """
 
     sigma_min: float = Field(gt=0, le=10)
     sigma_max: float = Field(gt=0, le=10)
+    spread: Literal["even", "log"] = "even"
 
     @model_validator(mode="after")
     def _ordered(self) -> NoiseSettings:

@@ -59,18 +59,20 @@ class Pictures:
 
 
 def load_pictures(data: DataSettings) -> Pictures:
-    """All pictures of `data.source`. With class sub-folders, a picture's label is its folder's name.
+    """The pictures of `data.source`, those aside that `data` keeps for a test.
 
+    With class sub-folders, a picture's label is its folder's name.
     Raises ConfigError when there is no such source or no picture in it, ImageError when one cannot be decoded.
     """
     if data.source == "digits":
-        return digits().evenly(data.limit)
+        return _asked(digits(), data)
     size = WorkingSize.parse(data.working_size)
     with _opened(Path(data.source)) as (names, read):
         if not names:
             raise ConfigError(
                 f"{data.source}: no pictures; expected files with {', '.join(sorted(PICTURE_SUFFIXES))}"
             )
+        names = [names[i] for i in _kept(len(names), data.test_every)]
         chosen = [names[i] for i in _evenly(len(names), data.limit)]
         with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
             decoded = tuple(pool.map(lambda name: _picture(read(name), name, size), chosen))
@@ -103,6 +105,15 @@ def digits() -> Pictures:
         labels=torch.tensor([int(bunch.target[i]) for i in kept]),
         classes=tuple("0123456789"),
     )
+
+
+def _asked(pictures: Pictures, data: DataSettings) -> Pictures:
+    return pictures.take(_kept(len(pictures), data.test_every)).evenly(data.limit)
+
+
+def _kept(total: int, test_every: int) -> list[int]:
+    """Those that are not for the test."""
+    return [i for i in range(total) if not test_every or i % test_every]
 
 
 def _evenly(total: int, count: int) -> list[int]:

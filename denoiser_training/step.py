@@ -49,8 +49,7 @@ class DenoiserTask:
         crops, labels = batches.at(place, part)
         crops = crops.to(device, non_blocking=True)
         stream = generator(device, self.seed, place)
-        low, high = self.noise.sigma_min, self.noise.sigma_max
-        sigma = low + (high - low) * torch.rand(batches.batch, generator=stream, device=device)[part]
+        sigma = _levels(self.noise, torch.rand(batches.batch, generator=stream, device=device))[part]
         noisy = add_noise(crops, sigma, stream, part=part, of=batches.batch)
         if self.channels_last:
             noisy = noisy.contiguous(memory_format=torch.channels_last)
@@ -83,3 +82,9 @@ class DenoiserTask:
 
     def _mean_accuracy(self, figures: dict[str, float]) -> float:
         return sum(figures[judge.name] for judge in self.judges.classifiers) / len(self.judges.classifiers)
+
+
+def _levels(noise: NoiseSettings, u: Tensor) -> Tensor:
+    """u: even on [0, 1]. Returns sigma, spread over the range."""
+    low, high = noise.sigma_min, noise.sigma_max
+    return low * (high / low) ** u if noise.spread == "log" else low + (high - low) * u

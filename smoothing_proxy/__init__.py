@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from smoothing_proxy.backends.base import Backend, Reply, ScoredLabel
+    from smoothing_proxy.backends.base import Backend
     from smoothing_proxy.backends.labels import LabelMap
     from smoothing_proxy.backends.registry import backend
     from smoothing_proxy.backends.scripted import ScriptedBackend
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from smoothing_proxy.smoothing.client import AsyncSmoothedClassifier
     from smoothing_proxy.smoothing.settings import Smoothing
     from smoothing_proxy.smoothing.sync_client import SmoothedClassifier
-    from smoothing_proxy.types import Certificate, Cost, Prediction, Votes
+    from smoothing_proxy.types import Certificate, Cost, Prediction, Reply, ScoredLabel, Votes
 
 __version__ = "0.1.0"
 
@@ -55,8 +55,8 @@ _HOME = {
     "Encoding": "images.codec",
     "LabelMap": "backends.labels",
     "Prediction": "types",
-    "Reply": "backends.base",
-    "ScoredLabel": "backends.base",
+    "Reply": "types",
+    "ScoredLabel": "types",
     "ScriptedBackend": "backends.scripted",
     "SmoothedClassifier": "smoothing.sync_client",
     "Smoothing": "smoothing.settings",

@@ -9,7 +9,9 @@ SmoothingProxyError
 ├─ BackendError                theirs: .backend .attempts .retryable
 │  ├─ BackendTimeoutError      may have been billed
 │  ├─ BackendUnavailableError  retryable
+│  ├─ BackendDownError         it stayed unavailable: stops the run, to be resumed
 │  ├─ RateLimitedError         .retry_after
+│  ├─ QuotaExceededError       the account's quota is used up: stops the run, to be resumed
 │  ├─ AuthenticationError      final, stops the run
 │  ├─ RequestRejectedError     final: too large, bad picture, content policy
 │  ├─ MalformedReplyError      final, billed: the reply is kept in the ledger
@@ -20,8 +22,8 @@ SmoothingProxyError
    └─ RunMismatchError         the manifest differs: refuse to resume
 
 Abstaining is a value, never an error. A BackendError of one draw that outlived its retries becomes one failed
-draw; AuthenticationError, BudgetExceededError, ConfigError and LedgerError stop the run, since they say nothing
-about the picture.
+draw; AuthenticationError, QuotaExceededError, BackendDownError, BudgetExceededError, ConfigError and LedgerError
+stop the run, since they say nothing about the picture.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "AuthenticationError",
+    "BackendDownError",
     "BackendError",
     "BackendTimeoutError",
     "BackendUnavailableError",
@@ -42,6 +45,7 @@ __all__ = [
     "MalformedReplyError",
     "MissingCredentialError",
     "ModelChangedError",
+    "QuotaExceededError",
     "RateLimitedError",
     "RequestRejectedError",
     "RunMismatchError",
@@ -100,9 +104,30 @@ class BackendTimeoutError(BackendError):
 
 
 class BackendUnavailableError(BackendError):
-    """The classifier cannot be reached or says that it is down."""
+    """The classifier cannot be reached or says that it is down.
+
+    maybe_billed: True where it failed after it had taken the request (an internal error, a bad gateway).
+    retry_after: seconds that it asked to wait, where it did.
+    """
 
     retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        backend: str = "",
+        attempts: int = 1,
+        retry_after: float | None = None,
+        maybe_billed: bool = False,
+    ) -> None:
+        super().__init__(message, backend=backend, attempts=attempts)
+        self.retry_after = retry_after
+        self.maybe_billed = maybe_billed
+
+
+class BackendDownError(BackendError):
+    """The classifier stayed unavailable for longer than the run wants to wait. It stops the run; resume later."""
 
 
 class RateLimitedError(BackendError):
@@ -115,6 +140,10 @@ class RateLimitedError(BackendError):
     ) -> None:
         super().__init__(message, backend=backend, attempts=attempts)
         self.retry_after = retry_after
+
+
+class QuotaExceededError(BackendError):
+    """The account's quota for the day or month is used up. It stops the run; resume when there is quota again."""
 
 
 class AuthenticationError(BackendError):

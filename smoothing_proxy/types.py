@@ -7,10 +7,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["Certificate", "Cost", "Draws", "Label", "Prediction", "Votes"]
+__all__ = ["Certificate", "Cost", "Draws", "Label", "Prediction", "Reply", "ScoredLabel", "Votes"]
 
 Label: TypeAlias = str
 """A canonical label: what a label map makes of a classifier's reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredLabel:
+    """One label of a reply. name: as the classifier writes it. confidence: in [0, 1]. id: its own id or "".
+
+    parents: broader labels of the classifier's own tree ("Dog" of "Pug"). aliases: other names of the same label.
+    """
+
+    name: str
+    confidence: float
+    id: str = ""
+    parents: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A parsed answer. labels: in any order, may be empty. model_version: as stated, or ""."""
+
+    labels: tuple[ScoredLabel, ...]
+    model_version: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from smoothing_proxy.errors import BackendError
 from smoothing_proxy.images.codec import EncodedImage, Encoding
+from smoothing_proxy.types import Reply
 
-__all__ = ["Backend", "Reply", "ScoredLabel"]
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredLabel:
-    """One label of a reply. name: as the classifier writes it. confidence: in [0, 1]. id: its own id or ""."""
-
-    name: str
-    confidence: float
-    id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A parsed answer. labels: in any order, may be empty. model_version: as stated, or ""."""
-
-    labels: tuple[ScoredLabel, ...]
-    model_version: str = ""
-    request_id: str = ""
+__all__ = ["Backend"]
 
 
 @runtime_checkable

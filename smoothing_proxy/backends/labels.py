@@ -17,10 +17,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from smoothing_proxy.backends.base import Reply, ScoredLabel
 from smoothing_proxy.errors import MalformedReplyError, nearest
 from smoothing_proxy.settings_file import Settings, parse_settings, read_toml
-from smoothing_proxy.types import Label
+from smoothing_proxy.types import Label, Reply, ScoredLabel
 
 __all__ = ["LabelMap", "Presence", "label_map"]
 

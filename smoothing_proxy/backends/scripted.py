@@ -9,10 +9,9 @@ from typing import TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-from smoothing_proxy.backends.base import Reply, ScoredLabel
 from smoothing_proxy.errors import AuthenticationError, BackendError, ConfigError
 from smoothing_proxy.images.codec import EncodedImage, Encoding, decode
-from smoothing_proxy.types import Label
+from smoothing_proxy.types import Label, Reply, ScoredLabel
 
 __all__ = ["Script", "ScriptedAnswer", "ScriptedBackend"]
 

@@ -6,8 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from smoothing_proxy.backends.base import Reply
-from smoothing_proxy.types import Certificate, Cost, Label, Votes
+from smoothing_proxy.types import Certificate, Cost, Label, Reply, Votes
 
 __all__ = [
     "PictureRecord",

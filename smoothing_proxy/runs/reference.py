@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from smoothing_proxy.backends.base import Reply, ScoredLabel
 from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.errors import ConfigError, nearest
-from smoothing_proxy.types import Label
+from smoothing_proxy.types import Label, Reply, ScoredLabel
 
 __all__ = ["read_reference"]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from smoothing_proxy.backends.base import Backend, Reply
+from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.denoisers.base import Denoiser
 from smoothing_proxy.errors import BackendError, MalformedReplyError
@@ -16,6 +16,7 @@ from smoothing_proxy.images import codec, noise
 from smoothing_proxy.images.codec import EncodedImage, Encoding
 from smoothing_proxy.smoothing.observe import CLEAN, Outcome
 from smoothing_proxy.smoothing.picture import Picture
+from smoothing_proxy.types import Reply
 
 __all__ = ["BaseClassifier"]
 

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from smoothing_proxy.errors import (
     AuthenticationError,
+    BackendDownError,
     BudgetExceededError,
     ConfigError,
     DenoiserError,
     LedgerError,
+    QuotaExceededError,
 )
 
 __all__ = ["FATAL", "Halt", "Interrupted"]
 
-FATAL = (AuthenticationError, BudgetExceededError, ConfigError, DenoiserError, LedgerError)
+FATAL = (
+    AuthenticationError,
+    BackendDownError,
+    BudgetExceededError,
+    ConfigError,
+    DenoiserError,
+    LedgerError,
+    QuotaExceededError,
+)
 """What stops every picture, since it says nothing about any one of them."""
 
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from smoothing_proxy.backends.base import Reply
 from smoothing_proxy.errors import BackendError
-from smoothing_proxy.types import Cost, Label
+from smoothing_proxy.types import Cost, Label, Reply
 
 __all__ = ["CLEAN", "ForgetfulJournal", "Journal", "Observer", "Outcome", "Recalled"]
 

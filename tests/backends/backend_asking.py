@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from smoothing_proxy.backends.base import Backend, Reply
+from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.errors import BackendError
 from smoothing_proxy.images.codec import EncodedImage, Encoding, encode
+from smoothing_proxy.types import Reply
 
 UInt8 = npt.NDArray[np.uint8]
 

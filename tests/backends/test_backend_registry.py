@@ -11,9 +11,10 @@ import skops.io
 import torch
 from sklearn.naive_bayes import GaussianNB
 
-from smoothing_proxy.backends.base import Backend, ScoredLabel
+from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.backends.registry import backend, backend_names
 from smoothing_proxy.errors import ConfigError
+from smoothing_proxy.types import ScoredLabel
 from tests.backends.backend_asking import noise_pictures, replies
 from tests.backends.tflite_files import dense_model
 

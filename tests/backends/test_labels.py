@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothing_proxy.backends.base import Reply, ScoredLabel
 from smoothing_proxy.backends.labels import LabelMap, label_map
 from smoothing_proxy.errors import ConfigError, MalformedReplyError
+from smoothing_proxy.types import Reply, ScoredLabel
 
 Scores = dict[str, float]
 

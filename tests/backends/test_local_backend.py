@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from smoothing_proxy.backends.base import Backend, Reply, ScoredLabel
+from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.backends.local.local_backend import Answer, LocalBackend, LocalOptions
 from smoothing_proxy.errors import (
     AuthenticationError,
@@ -20,6 +20,7 @@ from smoothing_proxy.errors import (
     RequestRejectedError,
 )
 from smoothing_proxy.images.codec import EncodedImage, Encoding, encode
+from smoothing_proxy.types import Reply, ScoredLabel
 from tests.backends.backend_asking import copies, noise_pictures, outcomes, replies
 
 UInt8 = npt.NDArray[np.uint8]

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from smoothing_proxy.backends.base import ScoredLabel
 from smoothing_proxy.backends.local.callable import Function, callable_backend
 from smoothing_proxy.errors import BackendError, ConfigError, MalformedReplyError
+from smoothing_proxy.types import ScoredLabel
 from tests.backends.backend_asking import noise_pictures, outcomes, replies
 
 UInt8 = npt.NDArray[np.uint8]

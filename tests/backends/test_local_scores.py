@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from smoothing_proxy.backends.base import Reply, ScoredLabel
 from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.backends.local.batches import BatchLimits
 from smoothing_proxy.backends.local.scores import ScoredClasses, ScoredOptions, ScoreReader, confidences
 from smoothing_proxy.errors import ConfigError, MalformedReplyError
+from smoothing_proxy.types import Reply, ScoredLabel
 from tests.backends.backend_asking import noise_pictures
 
 UInt8 = npt.NDArray[np.uint8]

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from smoothing_proxy.backends.base import Backend, Reply, ScoredLabel
+from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.backends.scripted import Script, ScriptedBackend
 from smoothing_proxy.errors import AuthenticationError, BackendError, BackendTimeoutError, ConfigError
+from smoothing_proxy.types import Reply, ScoredLabel
 from tests.backends.backend_asking import copies, noise_pictures, outcomes, replies
 
 PICTURES = noise_pictures(4, 3, 5)

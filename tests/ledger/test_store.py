@@ -9,7 +9,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from smoothing_proxy.backends.base import Reply, ScoredLabel
 from smoothing_proxy.errors import (
     BackendError,
     BackendTimeoutError,
@@ -23,7 +22,7 @@ from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.schema import migrations
 from smoothing_proxy.ledger.store import Ledger
 from smoothing_proxy.smoothing.observe import Outcome
-from smoothing_proxy.types import Certificate, Cost, Votes
+from smoothing_proxy.types import Certificate, Cost, Reply, ScoredLabel, Votes
 
 pytestmark = pytest.mark.anyio
 

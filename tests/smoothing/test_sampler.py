@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from smoothing_proxy.backends.base import Reply, ScoredLabel
 from smoothing_proxy.backends.scripted import ScriptedBackend
 from smoothing_proxy.denoisers.identity import Identity
 from smoothing_proxy.denoisers.registry import denoiser
@@ -34,7 +33,7 @@ from smoothing_proxy.smoothing.plan import Plan, certify_plan
 from smoothing_proxy.smoothing.room import Room
 from smoothing_proxy.smoothing.sampler import Sampler
 from smoothing_proxy.smoothing.settings import Smoothing
-from smoothing_proxy.types import Cost, Draws, Votes
+from smoothing_proxy.types import Cost, Draws, Reply, ScoredLabel, Votes
 
 pytestmark = pytest.mark.anyio
 

@@ -12,12 +12,12 @@ from typing import Any, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-from smoothing_proxy.backends.base import ScoredLabel
 from smoothing_proxy.backends.local.loading import sha256_of
 from smoothing_proxy.backends.local.local_backend import Answer, LocalBackend
 from smoothing_proxy.backends.local.scores import Output, ScoredOptions, ScoreReader
 from smoothing_proxy.errors import ConfigError, MalformedReplyError, nearest
 from smoothing_proxy.settings_file import parse_settings
+from smoothing_proxy.types import ScoredLabel
 
 __all__ = ["CallableClassifier", "CallableOptions", "Function", "callable_backend"]
 

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from smoothing_proxy.backends.base import Reply, ScoredLabel
 from smoothing_proxy.backends.local.loading import label_names
 from smoothing_proxy.errors import (
     AuthenticationError,
@@ -26,6 +25,7 @@ from smoothing_proxy.errors import (
 )
 from smoothing_proxy.images.codec import EncodedImage, Encoding, decode
 from smoothing_proxy.settings_file import Settings
+from smoothing_proxy.types import Reply, ScoredLabel
 
 __all__ = ["Answer", "Classifier", "LocalBackend", "LocalOptions"]
 

@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-from smoothing_proxy.backends.base import ScoredLabel
 from smoothing_proxy.backends.local.local_backend import Answer, LocalOptions
 from smoothing_proxy.errors import ConfigError, MalformedReplyError
+from smoothing_proxy.types import ScoredLabel
 
 __all__ = ["Output", "ScoreReader", "ScoredClasses", "ScoredOptions", "Scorer", "confidences"]
 

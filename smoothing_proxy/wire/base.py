@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
 
 from smoothing_proxy.images.codec import Format
+from smoothing_proxy.types import Reply
 
-__all__ = ["Fault", "HttpReply", "HttpRequest", "Limits", "Question", "RequestFault"]
+__all__ = ["Fault", "HttpReply", "HttpRequest", "Limits", "Question", "RequestFault", "Wire"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +95,56 @@ class RequestFault(Exception):  # noqa: N818 (a vendor's answer, raised where it
         self.fault = fault
         self.message = message
         self.retry_after_s = retry_after_s
+
+
+class Wire(Protocol):
+    """A vendor's format as a server speaks it. One without state; every method is pure.
+
+    The other direction, what a client of the vendor needs, are functions of the vendor's own module.
+    """
+
+    @property
+    def name(self) -> str:
+        """The vendor: "aws", "google", "azure", "clarifai", "openai"."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What the vendor takes."""
+        ...
+
+    def serves(self, request: HttpRequest) -> bool:
+        """Whether this request is in this vendor's format, whatever it asks for: by path and headers alone."""
+        ...
+
+    def key(self, request: HttpRequest) -> str:
+        """The id of the key that was presented; where keys have no id, the secret itself.
+
+        Raises RequestFault (UNAUTHENTICATED) where there is none, or it is not in the vendor's form.
+        """
+        ...
+
+    def verify(self, request: HttpRequest, secret: str, now: datetime) -> None:
+        """Check the request against the key's secret, in constant time. now: aware, for signatures that expire.
+
+        Raises RequestFault (UNAUTHENTICATED).
+        """
+        ...
+
+    def read(self, request: HttpRequest) -> Question:
+        """What is asked. Raises RequestFault for anything else than asking for labels of pictures sent along."""
+        ...
+
+    def write(
+        self, request: HttpRequest, question: Question, answers: Sequence[Reply | RequestFault], request_id: str
+    ) -> HttpReply:
+        """The answers to the question's images, in order, as the vendor would write them.
+
+        Labels are cut and ordered as the question and the vendor want it. An image's own fault stands in its place
+        where the format has such a place, otherwise the reply is the fault.
+        """
+        ...
+
+    def refuse(self, request: HttpRequest, fault: RequestFault, request_id: str) -> HttpReply:
+        """The vendor's own status, headers and error body."""
+        ...

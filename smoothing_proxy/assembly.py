@@ -15,7 +15,7 @@ from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.client import AsyncSmoothedClassifier
 from smoothing_proxy.types import Label
 
-__all__ = ["LEDGER_NAME", "make_classifier", "make_client", "make_ledger", "make_run"]
+__all__ = ["LEDGER_NAME", "make_classifier", "make_client", "make_ledger", "make_run", "wants_canaries"]
 
 LEDGER_NAME = "ledger.db"
 
@@ -43,8 +43,10 @@ def make_client(config: ProxyConfig) -> AsyncSmoothedClassifier:
     )
 
 
-def make_ledger(out: Path, *, paid: bool) -> Ledger:
+def make_ledger(out: Path, *, paid: bool, limit_queries: int | None = None) -> Ledger:
     """The ledger of a run folder, which is made where there is none. paid: survive a power cut too.
+
+    limit_queries: the most that the run may ever spend.
 
     Raises ConfigError when the folder cannot be made.
     """
@@ -52,7 +54,13 @@ def make_ledger(out: Path, *, paid: bool) -> Ledger:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{out}: cannot be the run's folder: {error}") from error
-    return Ledger(out / LEDGER_NAME, durable=paid)
+    return Ledger(out / LEDGER_NAME, durable=paid, limit_queries=limit_queries)
+
+
+def wants_canaries(config: ProxyConfig, classifier: BaseClassifier) -> bool:
+    """Whether the run asks them: where queries are paid, unless the configuration decides."""
+    wanted = config.run.canaries
+    return classifier.backend.price_usd > 0 if wanted is None else wanted
 
 
 def make_run(
@@ -75,5 +83,6 @@ def make_run(
         reference=reference,
         in_flight=config.run.in_flight,
         pictures_at_once=config.run.pictures_at_once,
+        canaries=wants_canaries(config, classifier),
         insecure_seed=insecure_seed,
     )

@@ -12,13 +12,15 @@
 
     [labels]                         # a label map; see smoothing_proxy.backends.labels
     [encoding]                       # format, quality, min_side_px
-    [run]                            # in_flight, pictures_at_once
+    [run]                            # in_flight, pictures_at_once, canaries
+    [budget]                         # queries, usd
 
 Paths are relative to the current directory, as on the command line.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ from smoothing_proxy.images.codec import Encoding
 from smoothing_proxy.settings_file import Settings, parse_settings, read_toml
 from smoothing_proxy.smoothing.settings import Smoothing
 
-__all__ = ["NamedOptions", "ProxyConfig", "RunOptions", "read_config"]
+__all__ = ["Budget", "NamedOptions", "ProxyConfig", "RunOptions", "read_config"]
 
 
 class NamedOptions(Settings):
@@ -48,10 +50,30 @@ class NamedOptions(Settings):
 
 
 class RunOptions(Settings):
-    """in_flight: requests under way at once; None takes the backend's. pictures_at_once: >= 1."""
+    """in_flight: requests under way at once; None takes the backend's. pictures_at_once: >= 1.
+
+    canaries: three more queries about one clean picture, to see whether the classifier changes during the run;
+    None asks them where queries are paid.
+    """
 
     in_flight: int | None = Field(default=None, ge=1)
     pictures_at_once: int = Field(default=4, ge=1)
+    canaries: bool | None = None
+
+
+class Budget(Settings):
+    """The most that a run may ever spend, over all its processes; None for any amount. The smaller one counts."""
+
+    queries: int | None = Field(default=None, ge=0)
+    usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+    def limit_queries(self, price_usd: float) -> int | None:
+        """Both limits as one number of queries, at `price_usd` each."""
+        limits = [] if self.queries is None else [self.queries]
+        if self.usd is not None and price_usd > 0:
+            # A dollar amount that is a whole number of queries buys all of them, whatever floats make of it.
+            limits.append(math.floor(self.usd / price_usd * (1 + 1e-12)))
+        return min(limits, default=None)
 
 
 class ProxyConfig(Settings):
@@ -63,6 +85,7 @@ class ProxyConfig(Settings):
     labels: LabelMap | None = None
     encoding: Encoding | None = None
     run: RunOptions = RunOptions()
+    budget: Budget = Budget()
 
 
 _NEEDED = {"backend": "a classifier (--backend)", "smoothing": "the noise level (--sigma)"}

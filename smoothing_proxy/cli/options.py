@@ -29,6 +29,8 @@ _SETTINGS = (
     click.option("--working-size", help='Resize first: "224x224", "shorter=256,crop=224", "longer=640".'),
     click.option("--encoding", help="How copies travel: raw, png, jpeg or jpeg:QUALITY."),
     click.option("--in-flight", type=int, help="Requests under way at once."),
+    click.option("--budget-usd", type=float, help="Spend at most so many dollars, over all resumptions."),
+    click.option("--budget-queries", type=int, help="Spend at most so many queries, over all resumptions."),
     click.option(
         "--backend-option", "-b", multiple=True, metavar="KEY=VALUE", help="An option of the backend; repeatable."
     ),
@@ -66,6 +68,7 @@ def _overrides(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "smoothing": {key: values.pop(key) for key in ("sigma", "n0", "n", "alpha", "working_size")},
         "encoding": _encoding(values.pop("encoding")),
         "run": {"in_flight": values.pop("in_flight")},
+        "budget": {"usd": values.pop("budget_usd"), "queries": values.pop("budget_queries")},
     }
     return {
         table: {key: value for key, value in keys.items() if value is not None} for table, keys in tables.items()

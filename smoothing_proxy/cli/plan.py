@@ -14,7 +14,6 @@ from smoothing_proxy.cli.options import json_option, settings_options
 if TYPE_CHECKING:
     from smoothing_proxy.config import ProxyConfig
     from smoothing_proxy.smoothing.base_classifier import BaseClassifier
-    from smoothing_proxy.smoothing.settings import Smoothing
 
 __all__ = ["figures_of", "folder_argument", "labels_option", "limit_option", "picture_names", "plan", "plan_lines"]
 
@@ -39,7 +38,7 @@ def plan(folder: Path, config: ProxyConfig, limit: int | None, labels_path: Path
     from smoothing_proxy.assembly import make_classifier
 
     names = picture_names(folder, limit)
-    figures = figures_of(config.smoothing, make_classifier(config), names, reference_asked=labels_path is None)
+    figures = figures_of(config, make_classifier(config), names, reference_asked=labels_path is None)
     click.echo(json.dumps(figures, indent=2) if as_json else plan_lines(figures))
 
 
@@ -67,19 +66,29 @@ def picture_names(folder: Path, limit: int | None) -> list[str]:
 
 
 def figures_of(
-    smoothing: Smoothing, classifier: BaseClassifier, names: Sequence[str], *, reference_asked: bool
+    config: ProxyConfig, classifier: BaseClassifier, names: Sequence[str], *, reference_asked: bool
 ) -> dict[str, Any]:
     """The plan in figures, as JSON values. reference_asked: the clean pictures are asked about too."""
+    from smoothing_proxy.assembly import wants_canaries
+    from smoothing_proxy.runs.canary import CANARIES
     from smoothing_proxy.smoothing.drive import count_draws
     from smoothing_proxy.smoothing.plan import certify_plan
     from smoothing_proxy.stats.planning import largest_radius
 
     classifier.check_sigma()
+    smoothing = config.smoothing
     queries = len(names) * (count_draws(certify_plan(smoothing)) + int(reference_asked))
+    canaries = CANARIES if names and wants_canaries(config, classifier) else 0
+    limit = config.budget.limit_queries(classifier.backend.price_usd)
+    queries += canaries
     return {
         "pictures": len(names),
         "queries": queries,
+        "canaries": canaries,
         "usd": queries * classifier.backend.price_usd,
+        "price_usd": classifier.backend.price_usd,
+        "budget_queries": limit,
+        "within_budget": limit is None or queries <= limit,
         "largest_radius": largest_radius(smoothing.n, smoothing.alpha, smoothing.sigma),
         "working_size": smoothing.working_size,
         "alpha": smoothing.alpha,
@@ -95,10 +104,16 @@ def plan_lines(figures: Mapping[str, Any]) -> str:
     radius = rounded_down(figures["largest_radius"], 4)
     return (
         f"{figures['pictures']} pictures, {figures['denoiser']} before {figures['backend']}: "
-        f"{figures['queries']:,} queries, ${figures['usd']:,.2f}; "
+        f"{figures['queries']:,} queries, ${figures['usd']:,.2f}{_over(figures)}; "
         f"can prove up to l2 radius {radius} at working size {figures['working_size']}, "
         f"each false with probability <= {figures['alpha']:g}"
     )
+
+
+def _over(figures: Mapping[str, Any]) -> str:
+    if figures["within_budget"]:
+        return ""
+    return f" (more than the budget of {figures['budget_queries']:,} queries, which will end the run early)"
 
 
 def _is_utf8(name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from smoothing_proxy.errors import BackendError
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.smoothing.observe import Outcome
 from smoothing_proxy.types import Certificate, Cost
@@ -49,6 +50,12 @@ class RunProgress:
         self._cost = sum((outcome.cost for outcome in outcomes), self._cost)
         self._progress.update(self._task, advance=len(outcomes))
         self._refresh()
+
+    def withdrawn(self, picture: int, draws: Sequence[int], error: BackendError) -> None:
+        """See Observer.withdrawn."""
+        if error.maybe_billed:
+            self._cost += Cost(unknown=len(draws))
+            self._refresh()
 
     def decided(self, record: PictureRecord, certificate: Certificate) -> None:
         """See RunObserver.decided."""

@@ -62,13 +62,13 @@ def run(
     reference = None
     if labels_path:
         reference = read_reference(labels_path, names, classifier.labels, column=label_column)
-    figures = figures_of(config.smoothing, classifier, names, reference_asked=reference is None)
+    figures = figures_of(config, classifier, names, reference_asked=reference is None)
     click.echo(plan_lines(figures), err=True)
     if insecure_seed is not None:
         click.echo("warning: --insecure-seed: nothing is proven against those who know it", err=True)
     if not yes:
-        _confirm(figures["usd"] - classifier.backend.price_usd * _settled(out))
-    with make_ledger(out, paid=figures["usd"] > 0) as ledger:
+        _confirm(_most_usd(figures) - figures["price_usd"] * _settled(out))
+    with make_ledger(out, paid=figures["usd"] > 0, limit_queries=figures["budget_queries"]) as ledger:
         folder_run = make_run(
             config,
             classifier,
@@ -95,6 +95,12 @@ def _settled(out: Path) -> int:
         return 0
     with LedgerReader.open(out / LEDGER_NAME) as ledger:
         return ledger.totals.settled()
+
+
+def _most_usd(figures: Mapping[str, Any]) -> float:
+    """What the plan costs, or the budget where that is less."""
+    usd: float = figures["usd"]
+    return usd if figures["within_budget"] else figures["budget_queries"] * figures["price_usd"]
 
 
 def _confirm(usd: float) -> None:

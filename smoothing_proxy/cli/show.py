@@ -21,6 +21,12 @@ def summary_lines(summary: Mapping[str, Any], out: Path) -> str:
     if draws["failed"]:
         lines.append(f"{draws['failed']:,} draws failed and count as votes for nothing:")
         lines += [f"  {count:,} x {reason}" for reason, count in draws["failures"].items()]
+    if summary["drift"]["changed"]:
+        lines.append(
+            "warning: the classifier changed during the run: it answered the same picture as "
+            f"{', '.join(summary['drift']['votes'])}, model versions {summary['drift']['model_versions']}; "
+            "each certificate speaks of the model that answered its own draws"
+        )
     if pictures["left_out"]:
         lines.append(f"{len(pictures['left_out'])} pictures were left out:")
         lines += [f"  {name}: {reason}" for name, reason in pictures["left_out"].items()]

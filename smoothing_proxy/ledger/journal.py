@@ -16,10 +16,12 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.sql.dml import Insert, Update
 
 from smoothing_proxy.errors import MalformedReplyError
+from smoothing_proxy.ledger.account import CANARY, Account
 from smoothing_proxy.ledger.records import reply_to_json
 from smoothing_proxy.ledger.schema import draws
 from smoothing_proxy.ledger.writer import Writer
-from smoothing_proxy.smoothing.observe import Outcome
+from smoothing_proxy.smoothing.observe import CLEAN, Outcome
+from smoothing_proxy.types import Cost
 
 __all__ = ["DrawJournal", "reopen"]
 
@@ -49,7 +51,9 @@ _SETTLE = (
         settled_at=bindparam("now"),
     )
 )
-_WITHDRAW = update(draws).where(_THIS_DRAW).values(status="withdrawn")
+_WITHDRAW = (
+    update(draws).where(_THIS_DRAW).values(status="withdrawn", unknown=draws.c.unknown + bindparam("maybe_billed"))
+)
 
 
 def reopen(connection: Connection, run: int) -> set[tuple[int, int]]:
@@ -66,15 +70,20 @@ def reopen(connection: Connection, run: int) -> set[tuple[int, int]]:
 
 
 class DrawJournal:
-    """Implements the Journal protocol over one run of a ledger; `to_send_again` as `reopen` returned it."""
+    """Implements the Journal protocol over one run of a ledger; `to_send_again` as `reopen` returned it.
 
-    def __init__(self, writer: Writer, run: int, to_send_again: set[tuple[int, int]]) -> None:
+    account: what it charges each send to.
+    """
+
+    def __init__(self, writer: Writer, run: int, to_send_again: set[tuple[int, int]], account: Account) -> None:
         self._writer = writer
         self._run = run
+        self._account = account
         self._to_send_again = to_send_again
 
     async def sent(self, picture: int, numbers: Sequence[int]) -> None:
         """See Journal.sent."""
+        self._account.charge(CANARY if numbers[0] < CLEAN else picture, len(numbers))
         now = time.time()
         again = {number for number in numbers if (picture, number) in self._to_send_again}
         self._to_send_again.difference_update((picture, number) for number in again)
@@ -92,11 +101,15 @@ class DrawJournal:
     async def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
         """See Journal.settled."""
         now = time.time()
+        self._account.credit(sum(x.cost == Cost() for x in outcomes))
         await self._execute(_SETTLE, [self._key(picture, x.draw) | _settled(x) | {"now": now} for x in outcomes])
 
-    async def withdrawn(self, picture: int, numbers: Sequence[int]) -> None:
+    async def withdrawn(self, picture: int, numbers: Sequence[int], *, maybe_billed: bool = False) -> None:
         """See Journal.withdrawn."""
-        await self._execute(_WITHDRAW, [self._key(picture, number) for number in numbers])
+        if not maybe_billed:
+            self._account.credit(len(numbers))
+        rows = [self._key(picture, number) | {"maybe_billed": int(maybe_billed)} for number in numbers]
+        await self._execute(_WITHDRAW, rows)
         self._to_send_again.update((picture, number) for number in numbers)
 
     def _key(self, picture: int, number: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, bindparam, create_engine, event, insert,
 from sqlalchemy.exc import SQLAlchemyError
 
 from smoothing_proxy.errors import LedgerError
+from smoothing_proxy.ledger.account import Account
 from smoothing_proxy.ledger.journal import DrawJournal, reopen
 from smoothing_proxy.ledger.reader import RUN, LedgerReader
 from smoothing_proxy.ledger.records import PictureRecord, certificate_to_json
@@ -30,13 +31,14 @@ class Ledger(LedgerReader):
     path: of the SQLite file; it is made where there is none. durable: each commit reaches the disk, so that even
     a power cut forgets no paid draw; False leaves the last moments to the operating system, which is enough when
     queries cost nothing.
-    draws: the Journal for a sampler.
+    limit_queries: the most that the run may ever spend, over all its processes; None for any number.
+    draws: the Journal for a sampler. account: what it has spent and may spend.
 
     Raises SchemaError when a newer version of this package wrote it, and LedgerError when it cannot be opened or
     another process holds it.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True) -> None:
+    def __init__(self, path: Path, *, durable: bool = True, limit_queries: int | None = None) -> None:
         self._lock = _locked(path)
         engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 30.0})
         event.listen(engine, "connect", _pragmas("FULL" if durable else "NORMAL"))
@@ -52,7 +54,9 @@ class Ledger(LedgerReader):
                 raise LedgerError(f"{path}: cannot open the ledger: {getattr(error, 'orig', error)}") from error
             raise
         self._writer = Writer(engine, where=str(path))
-        self.draws = DrawJournal(self._writer, RUN, again)
+        cost = self.totals.cost()
+        self.account = Account(cost.queries + cost.unknown, limit_queries)
+        self.draws = DrawJournal(self._writer, RUN, again, self.account)
 
     def close(self) -> None:
         """Finish writing, close the file and let go of it. Calling it twice is fine."""

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from sqlalchemy import Engine, func, select
 
 from smoothing_proxy.ledger.query import rows_of
 from smoothing_proxy.ledger.schema import draws
 from smoothing_proxy.smoothing.observe import CLEAN
-from smoothing_proxy.types import Cost
+from smoothing_proxy.types import Cost, Label
 
-__all__ = ["DrawTotals"]
+__all__ = ["CanaryRecord", "DrawTotals"]
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryRecord:
+    """One answered canary. vote: what the label map made of it. scores: confidence in [0, 1] by label."""
+
+    vote: Label | None
+    model_version: str
+    scores: Mapping[str, float]
 
 
 class DrawTotals:
@@ -53,6 +66,26 @@ class DrawTotals:
         query = select(draws.c.model_version).where(self._of_run).distinct()
         return sorted(row.model_version for row in rows_of(self._engine, query) if row.model_version)
 
+    def canaries(self) -> list[CanaryRecord]:
+        """The answered canaries, in the order in which they were asked."""
+        query = (
+            select(draws.c.label, draws.c.model_version, draws.c.reply)
+            .where(self._of_run, draws.c.number < CLEAN, draws.c.status == "settled")
+            .order_by(draws.c.number.desc())
+        )
+        rows = rows_of(self._engine, query)
+        return [CanaryRecord(row.label, row.model_version or "", _scores(row.reply)) for row in rows]
+
+    def next_canary(self, picture: int) -> int:
+        """The number of the next canary draw of this picture."""
+        lowest = select(func.min(draws.c.number)).where(self._of_run, draws.c.picture_id == picture)
+        return int(min(rows_of(self._engine, lowest)[0][0] or 0, CLEAN)) - 1
+
     def pictures_begun(self) -> set[int]:
         """The pictures of which at least one draw was sent."""
         return {row[0] for row in rows_of(self._engine, select(draws.c.picture_id).where(self._of_run).distinct())}
+
+
+def _scores(reply: str) -> dict[str, float]:
+    """Of a reply as records.reply_to_json wrote it."""
+    return {name: confidence for name, confidence, *_ in json.loads(reply)}

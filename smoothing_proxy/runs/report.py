@@ -11,6 +11,7 @@ from typing import IO, Any
 from smoothing_proxy.ledger.reader import LedgerReader
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.replay import recorded_smoothing
+from smoothing_proxy.runs.canary import drift
 from smoothing_proxy.runs.rows import COLUMNS, certificate_row, is_correct
 from smoothing_proxy.stats.curves import (
     Judged,
@@ -79,6 +80,7 @@ def summarise(
         },
         "cost": {"queries": cost.queries, "unknown": cost.unknown, "usd": cost.usd},
         "model_versions": ledger.totals.model_versions(),
+        "drift": drift(ledger.totals.canaries()),
         "settings": manifest,
         "software": ledger.software(),
     }

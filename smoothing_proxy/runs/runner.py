@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -14,12 +14,14 @@ from smoothing_proxy.errors import DenoiserError, ImageError, ModelChangedError
 from smoothing_proxy.images import noise, pixels
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.store import Ledger
+from smoothing_proxy.runs.canary import Canary
 from smoothing_proxy.runs.manifest import (
     check_same_question,
     check_same_software,
     describe_question,
     software_versions,
 )
+from smoothing_proxy.runs.waiting import Waiting
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.drive import count_draws
 from smoothing_proxy.smoothing.halt import Halt
@@ -53,13 +55,34 @@ class RunObserver(Observer, Protocol):
 
 
 @dataclass(frozen=True)
+class _Work:
+    """What the workers of one process share. middle: pictures left when half are done."""
+
+    sampler: Sampler
+    waiting: Waiting
+    observer: RunObserver
+    halt: Halt
+    canary: Canary | None
+    middle: int
+
+    async def ask_canary(self) -> None:
+        """A fault that stops every picture stops the run here as well."""
+        if self.canary is not None:
+            try:
+                await self.canary.ask(self.halt)
+            except Exception as reason:  # noqa: BLE001 (raised by `run` once everything in flight has settled)
+                self.halt.request(reason)
+
+
+@dataclass(frozen=True)
 class FolderRun:
     """A run over picture files.
 
     ledger: open, fresh or of the same question. names: files relative to `folder`. reference: the correct label
     of each name; None asks the classifier about each clean picture, one more query, as in the paper.
-    pictures_at_once: whose draws are under way together. insecure_seed: derives each picture's noise from this
-    number, its name and its pixels, so that a run can be repeated; whoever knows it can defeat the proof.
+    pictures_at_once: whose draws are under way together. canaries: ask about one clean picture as well, at the
+    start, in the middle and at the end. insecure_seed: derives each picture's noise from this number, its name
+    and its pixels, so that a run can be repeated; whoever knows it can defeat the proof.
     """
 
     ledger: Ledger
@@ -70,6 +93,7 @@ class FolderRun:
     reference: Mapping[str, Label] | None = None
     in_flight: int | None = None
     pictures_at_once: int = 4
+    canaries: bool = False
     insecure_seed: int | None = None
 
     def begin(self, where: str) -> None:
@@ -102,35 +126,65 @@ class FolderRun:
         """Bring every picture of `names` that has no verdict to one.
 
         Raises what the halt was asked for (Interrupted, or the fault that stops every picture), once the draws
-        in flight have settled and are kept.
+        in flight have settled and are kept; BudgetExceededError when no further picture can be afforded.
         """
         asked = set(self.names)
         records = [record for record in self.ledger.pictures() if record.name in asked]
         verdicts = self.ledger.verdicts()
         done = [verdicts[record.id] for record in records if record.id in verdicts]
-        draws = len(records) * (count_draws(certify_plan(self.smoothing)) + int(self.reference is None))
+        draws = len(records) * self._queries_per_picture
         observer.begun(len(records), draws, done, self.ledger.totals.settled(), self.ledger.totals.cost())
         sampler = Sampler(
             self.classifier, in_flight=self.in_flight, journal=self.ledger.draws, observers=[observer]
         )
-        waiting = iter([record for record in records if record.id not in verdicts])
-        async with anyio.create_task_group() as workers:
-            for _ in range(self.pictures_at_once):
-                workers.start_soon(self._work, sampler, waiting, observer, halt)
+        left = [record for record in records if record.id not in verdicts]
+        waiting = Waiting(left, self._queries_left, self.ledger.account)
+        canary = await self._canary(sampler, records) if self.canaries and left else None
+        work = _Work(sampler, waiting, observer, halt, canary, middle=len(left) // 2)
+        await work.ask_canary()
+        while len(waiting) and not halt.requested:
+            before = len(waiting)
+            async with anyio.create_task_group() as workers:
+                for _ in range(self.pictures_at_once):
+                    workers.start_soon(self._work, work)
+            if len(waiting) == before:
+                halt.request(self.ledger.account.exceeded())
+        await work.ask_canary()
         halt.check()
 
-    async def _work(
-        self, sampler: Sampler, waiting: Iterator[PictureRecord], observer: RunObserver, halt: Halt
-    ) -> None:
-        for record in waiting:
-            if halt.requested:
-                return
+    async def _work(self, work: _Work) -> None:
+        while not work.halt.requested and (record := work.waiting.take()) is not None:
+            if len(work.waiting) == work.middle:
+                await work.ask_canary()
             try:
-                await self._certify(sampler, record, observer, halt)
+                await self._certify(work.sampler, record, work.observer, work.halt)
             except (ImageError, ModelChangedError) as error:
-                self._leave_out(record, error, observer)
+                self._leave_out(record, error, work.observer)
             except Exception as reason:  # noqa: BLE001 (raised by `run` once everything in flight has settled)
-                halt.request(reason)
+                work.halt.request(reason)
+            finally:
+                work.waiting.done(record)
+
+    def _queries_left(self, record: PictureRecord) -> int:
+        """The most that this picture still needs: what its plan may ask for and is not settled."""
+        settled = len(self.ledger.recall(record.id).votes)
+        return max(0, self._queries_per_picture - settled)
+
+    @property
+    def _queries_per_picture(self) -> int:
+        return count_draws(certify_plan(self.smoothing)) + int(self.reference is None)
+
+    async def _canary(self, sampler: Sampler, records: Sequence[PictureRecord]) -> Canary | None:
+        """On the first picture that can be read, whichever process asks."""
+        for record in records:
+            try:
+                _, picture = await anyio.to_thread.run_sync(self._open, record)
+            except ImageError:
+                continue
+            canary = Canary(self.ledger, sampler, picture)
+            canary.promise()
+            return canary
+        return None
 
     async def _certify(self, sampler: Sampler, record: PictureRecord, observer: RunObserver, halt: Halt) -> None:
         record, picture = await anyio.to_thread.run_sync(self._open, record)

@@ -12,7 +12,10 @@ from smoothing_proxy.types import Cost, Label, Reply
 __all__ = ["CLEAN", "ForgetfulJournal", "Journal", "Observer", "Outcome", "Recalled"]
 
 CLEAN = -1
-"""The number of the draw that asks about the picture itself, with neither noise nor denoiser."""
+"""The number of the draw that asks about the picture itself, with neither noise nor denoiser.
+
+Numbers below it ask the same once more, to see whether the classifier still answers as it did.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,10 @@ class Outcome:
 
     @property
     def cost(self) -> Cost:
-        """In queries alone: an answer was billed, a failure may have been."""
+        """Of its last send, in queries alone: an answer was billed, a failure may have been."""
         if self.error is None:
             return Cost(queries=1)
-        return Cost(unknown=self.error.attempts) if self.error.maybe_billed else Cost()
+        return Cost(unknown=1) if self.error.maybe_billed else Cost()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,15 @@ class Journal(Protocol):
     """
 
     async def sent(self, picture: int, draws: Sequence[int]) -> None:
-        """These draws are about to be sent in one request."""
+        """These draws are about to be sent in one request. Raises BudgetExceededError when they cost too much."""
         ...
 
     async def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
         """These draws are answered, or have failed for good."""
         ...
 
-    async def withdrawn(self, picture: int, draws: Sequence[int]) -> None:
-        """These draws were refused without being billed, and will be asked again by a later run."""
+    async def withdrawn(self, picture: int, draws: Sequence[int], *, maybe_billed: bool = False) -> None:
+        """This send of these draws came to nothing; they will be sent again, now or by a later run."""
         ...
 
 
@@ -75,7 +78,7 @@ class ForgetfulJournal:
     async def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
         """Does nothing."""
 
-    async def withdrawn(self, picture: int, draws: Sequence[int]) -> None:
+    async def withdrawn(self, picture: int, draws: Sequence[int], *, maybe_billed: bool = False) -> None:
         """Does nothing."""
 
 
@@ -84,4 +87,8 @@ class Observer(Protocol):
 
     def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
         """These draws are answered, or have failed for good."""
+        ...
+
+    def withdrawn(self, picture: int, draws: Sequence[int], error: BackendError) -> None:
+        """One send of these draws came to nothing; it is charged where `error.maybe_billed`."""
         ...

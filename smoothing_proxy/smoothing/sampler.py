@@ -86,12 +86,15 @@ class Sampler:
         return verdict, stream.cost
 
     async def clean(
-        self, picture: Picture, recalled: Recalled, halt: Halt | None = None
+        self, picture: Picture, recalled: Recalled, halt: Halt | None = None, *, number: int = CLEAN
     ) -> tuple[Label | None, Cost]:
-        """The base classifier's vote on the picture itself, with neither noise nor denoiser: one query."""
+        """The base classifier's vote on the picture itself, with neither noise nor denoiser: one query.
+
+        number: CLEAN or below, each its own draw.
+        """
         async with _task_group() as tasks:
             stream = DrawStream(self, picture, recalled, tasks, halt or Halt())
-            vote = await stream.vote_on(CLEAN)
+            vote = await stream.vote_on(number)
         return vote, stream.cost
 
     def chunk(self, picture: Picture) -> int:

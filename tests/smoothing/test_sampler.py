@@ -71,7 +71,7 @@ class Recorder(ForgetfulJournal):
         self.events.append(("settled", tuple(outcome.draw for outcome in outcomes)))
         self.outcomes.update({outcome.draw: outcome for outcome in outcomes})
 
-    async def withdrawn(self, picture: int, draws: Sequence[int]) -> None:
+    async def withdrawn(self, picture: int, draws: Sequence[int], *, maybe_billed: bool = False) -> None:
         self.events.append(("withdrawn", tuple(draws)))
 
     def drawn(self, kind: str) -> list[int]:

@@ -1,0 +1,145 @@
+"""Money: the ledger's one number is tracked where it is enforced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from PIL import Image
+
+from smoothing_proxy.backends.base import Backend
+from smoothing_proxy.backends.scripted import ScriptedBackend
+from smoothing_proxy.denoisers.registry import denoiser
+from smoothing_proxy.errors import BackendError, BackendTimeoutError, BudgetExceededError, RequestRejectedError
+from smoothing_proxy.ledger.account import Account
+from smoothing_proxy.ledger.store import Ledger
+from smoothing_proxy.runs.report import write_report
+from smoothing_proxy.runs.runner import FolderRun
+from smoothing_proxy.smoothing.base_classifier import BaseClassifier
+from smoothing_proxy.smoothing.halt import Halt
+from smoothing_proxy.smoothing.settings import Smoothing
+from tests.runs.silent import Silent
+
+SMOOTHING = Smoothing(sigma=0.25, n0=5, n=20, alpha=0.01)
+PER_PICTURE = 25
+
+
+@dataclass
+class Folder:
+    """Four pictures, and runs over them into one ledger."""
+
+    path: Path
+    spent: list[int] = field(default_factory=list)
+
+    def run(self, backend: Backend, limit: int | None, *, canaries: bool = False) -> tuple[Any, Mapping[str, Any]]:
+        """What stopped the run, and its summary."""
+        classifier = BaseClassifier(backend, denoiser("identity"), sigma=SMOOTHING.sigma)
+        names = sorted(path.name for path in self.path.glob("*.png"))
+        with Ledger(self.path / "ledger.db", limit_queries=limit) as ledger:
+            run = FolderRun(
+                ledger, classifier, SMOOTHING, self.path, names, dict.fromkeys(names, "cat"), canaries=canaries
+            )
+            run.begin("here")
+            fault = None
+            try:
+                anyio.run(run.run, Silent(), Halt())
+            except Exception as error:  # noqa: BLE001 (returned)
+                fault = error
+            cost = ledger.totals.cost()
+            assert ledger.account.spent == cost.queries + cost.unknown
+            self.spent.append(ledger.account.spent)
+            return fault, write_report(ledger, self.path.parent)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    for number in range(4):
+        Image.fromarray(np.full((8, 8, 3), 60 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    return Folder(tmp_path)
+
+
+@pytest.mark.parametrize(("limit", "decided"), [(0, 0), (24, 0), (25, 1), (74, 2), (99, 3), (100, 4), (None, 4)])
+def test_only_whole_proofs_are_begun(folder: Folder, limit: int | None, decided: int) -> None:
+    fault, summary = folder.run(ScriptedBackend("cat", price_usd=0.001), limit)
+    assert summary["pictures"]["decided"] == decided
+    assert folder.spent == [decided * PER_PICTURE]
+    assert isinstance(fault, BudgetExceededError) == (decided < 4)
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_one_ended(folder: Folder) -> None:
+    backend = ScriptedBackend("cat", price_usd=0.001)
+    folder.run(backend, 60)
+    fault, summary = folder.run(backend, 100)
+    assert fault is None
+    assert summary["complete"]
+    assert backend.asked == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "spent"),
+    [
+        (lambda: BackendTimeoutError("no answer", backend="scripted"), 100),
+        (lambda: RequestRejectedError("too small", backend="scripted"), 100 - 7),
+    ],
+    ids=["maybe billed", "not billed"],
+)
+def test_failures_are_charged_where_they_may_have_been_billed(
+    folder: Folder, error: Callable[[], BackendError], spent: int
+) -> None:
+    backend = ScriptedBackend("cat", price_usd=0.001, failures={i: error() for i in range(3, 31, 4)})
+    _, summary = folder.run(backend, None)
+    assert summary["draws"]["failed"] == 7
+    assert folder.spent == [spent]
+
+
+def test_canaries_ask_at_the_start_in_the_middle_and_at_the_end(folder: Folder) -> None:
+    backend = ScriptedBackend("cat", price_usd=0.001)
+    fault, summary = folder.run(backend, None, canaries=True)
+    assert fault is None
+    assert backend.asked == 4 * PER_PICTURE + 3
+    assert summary["drift"] == {
+        "canaries": 3, "changed": False, "votes": ["cat"], "model_versions": [""], "confidence_change": 0.0
+    }  # fmt: skip
+
+
+def test_a_classifier_that_changes_between_certificates_is_reported(folder: Folder) -> None:
+    answers = iter(range(10_000))
+    backend = ScriptedBackend(lambda _: "cat" if next(answers) < 60 else "dog", price_usd=0.001)
+    _, summary = folder.run(backend, None, canaries=True)
+    assert summary["drift"]["changed"]
+    assert summary["drift"]["votes"] == ["cat", "dog"]
+    assert summary["drift"]["confidence_change"] == 1.0
+
+
+def test_a_finished_run_asks_no_canary(folder: Folder) -> None:
+    backend = ScriptedBackend("cat", price_usd=0.001)
+    folder.run(backend, None, canaries=True)
+    folder.run(backend, None, canaries=True)
+    assert backend.asked == 4 * PER_PICTURE + 3
+
+
+@pytest.mark.parametrize(("limit", "decided"), [(103, 4), (102, 3), (2, 0)])
+def test_canaries_are_promised_before_the_proofs(folder: Folder, limit: int, decided: int) -> None:
+    _, summary = folder.run(ScriptedBackend("cat", price_usd=0.001), limit, canaries=True)
+    assert summary["pictures"]["decided"] == decided
+    assert summary["drift"]["canaries"] == (3 if decided else 1)
+    assert folder.spent == [decided * PER_PICTURE + summary["drift"]["canaries"]]
+
+
+def test_an_account_lets_nobody_take_what_another_was_promised() -> None:
+    account = Account(spent=10, limit=100)
+    assert account.promise(1, 60)
+    assert not account.promise(2, 31)
+    account.charge(2, 30)
+    with pytest.raises(BudgetExceededError) as refused:
+        account.charge(2, 1)
+    assert (refused.value.spent, refused.value.limit) == (40, 100)
+    account.charge(1, 60)
+    account.credit(5)
+    account.release(1)
+    assert (account.spent, account.free) == (95, 5)

@@ -25,7 +25,7 @@ from smoothing_proxy.runs.waiting import Waiting
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.drive import count_draws
 from smoothing_proxy.smoothing.halt import Halt
-from smoothing_proxy.smoothing.observe import Observer
+from smoothing_proxy.smoothing.observe import CLEAN, Observer
 from smoothing_proxy.smoothing.picture import Picture, prepare
 from smoothing_proxy.smoothing.plan import certify_plan
 from smoothing_proxy.smoothing.sampler import Sampler
@@ -138,18 +138,19 @@ class FolderRun:
             self.classifier, in_flight=self.in_flight, journal=self.ledger.draws, observers=[observer]
         )
         left = [record for record in records if record.id not in verdicts]
-        waiting = Waiting(left, self._queries_left, self.ledger.account)
         canary = await self._canary(sampler, records) if self.canaries and left else None
+        waiting = Waiting(left, self._queries_left, self.ledger.account)
         work = _Work(sampler, waiting, observer, halt, canary, middle=len(left) // 2)
         await work.ask_canary()
-        while len(waiting) and not halt.requested:
+        before = -1
+        while len(waiting) not in (0, before) and not halt.requested:
             before = len(waiting)
             async with anyio.create_task_group() as workers:
                 for _ in range(self.pictures_at_once):
                     workers.start_soon(self._work, work)
-            if len(waiting) == before:
-                halt.request(self.ledger.account.exceeded())
         await work.ask_canary()
+        if len(waiting):
+            halt.request(self.ledger.account.exceeded())
         halt.check()
 
     async def _work(self, work: _Work) -> None:
@@ -167,7 +168,7 @@ class FolderRun:
 
     def _queries_left(self, record: PictureRecord) -> int:
         """The most that this picture still needs: what its plan may ask for and is not settled."""
-        settled = len(self.ledger.recall(record.id).votes)
+        settled = sum(number >= CLEAN for number in self.ledger.recall(record.id).votes)
         return max(0, self._queries_per_picture - settled)
 
     @property
@@ -187,7 +188,7 @@ class FolderRun:
         return None
 
     async def _certify(self, sampler: Sampler, record: PictureRecord, observer: RunObserver, halt: Halt) -> None:
-        record, picture = await anyio.to_thread.run_sync(self._open, record)
+        record, picture = await anyio.to_thread.run_sync(self._open, self.ledger.picture(record.id))
         try:
             self.classifier.check(picture)
         except DenoiserError as error:

@@ -40,6 +40,7 @@ def make_client(config: ProxyConfig) -> AsyncSmoothedClassifier:
         labels=config.labels,
         encoding=config.encoding,
         in_flight=config.run.in_flight,
+        transport=config.transport,
     )
 
 
@@ -82,6 +83,7 @@ def make_run(
         names=names,
         reference=reference,
         in_flight=config.run.in_flight,
+        transport=config.transport,
         pictures_at_once=config.run.pictures_at_once,
         canaries=wants_canaries(config, classifier),
         insecure_seed=insecure_seed,

@@ -14,6 +14,7 @@
     [encoding]                       # format, quality, min_side_px
     [run]                            # in_flight, pictures_at_once, canaries
     [budget]                         # queries, usd
+    [transport]                      # requests_per_s, attempts, ...; see smoothing_proxy.transport.settings
 
 Paths are relative to the current directory, as on the command line.
 """
@@ -32,6 +33,7 @@ from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.images.codec import Encoding
 from smoothing_proxy.settings_file import Settings, parse_settings, read_toml
 from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.transport.settings import TransportSettings
 
 __all__ = ["Budget", "NamedOptions", "ProxyConfig", "RunOptions", "read_config"]
 
@@ -86,6 +88,7 @@ class ProxyConfig(Settings):
     encoding: Encoding | None = None
     run: RunOptions = RunOptions()
     budget: Budget = Budget()
+    transport: TransportSettings | None = None
 
 
 _NEEDED = {"backend": "a classifier (--backend)", "smoothing": "the noise level (--sigma)"}

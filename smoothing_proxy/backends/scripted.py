@@ -30,6 +30,7 @@ class ScriptedBackend:
     failures: copy number -> the error that it gets instead. Copies are numbered from 0 as they are asked, so a
         copy that is sent again has a new number. A request of which every copy fails, or one for
         authentication, raises.
+    remote: whether failures are to be treated as a vendor's, and sent again where that may help.
     latency_s: how long each request takes, by `sleep`.
 
     asked, requests, most_in_flight: what it was asked so far: copies, requests, and how many requests at once.
@@ -44,6 +45,7 @@ class ScriptedBackend:
         batch_size: int = 1,
         concurrency: int = 8,
         price_usd: float = 0.0,
+        remote: bool = False,
         model_version: str = "",
         encoding: Encoding = Encoding(),  # noqa: B008 (frozen)
         latency_s: float = 0.0,
@@ -55,6 +57,7 @@ class ScriptedBackend:
         self.batch_size = batch_size
         self.concurrency = concurrency
         self.price_usd = price_usd
+        self.remote = remote
         self.model_version = model_version
         self.encoding = encoding
         self.fingerprint: Mapping[str, str] = {"name": name, "version": model_version}

@@ -30,6 +30,7 @@ from smoothing_proxy.smoothing.picture import Picture, prepare
 from smoothing_proxy.smoothing.plan import certify_plan
 from smoothing_proxy.smoothing.sampler import Sampler
 from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.transport.settings import TransportSettings
 from smoothing_proxy.types import Certificate, Cost, Label
 
 __all__ = ["FolderRun", "RunObserver"]
@@ -80,6 +81,7 @@ class FolderRun:
 
     ledger: open, fresh or of the same question. names: files relative to `folder`. reference: the correct label
     of each name; None asks the classifier about each clean picture, one more query, as in the paper.
+    transport: retries, rate and outages; None as the sampler has it.
     pictures_at_once: whose draws are under way together. canaries: ask about one clean picture as well, at the
     start, in the middle and at the end. insecure_seed: derives each picture's noise from this number, its name
     and its pixels, so that a run can be repeated; whoever knows it can defeat the proof.
@@ -92,6 +94,7 @@ class FolderRun:
     names: Sequence[str]
     reference: Mapping[str, Label] | None = None
     in_flight: int | None = None
+    transport: TransportSettings | None = None
     pictures_at_once: int = 4
     canaries: bool = False
     insecure_seed: int | None = None
@@ -135,7 +138,11 @@ class FolderRun:
         draws = len(records) * self._queries_per_picture
         observer.begun(len(records), draws, done, self.ledger.totals.settled(), self.ledger.totals.cost())
         sampler = Sampler(
-            self.classifier, in_flight=self.in_flight, journal=self.ledger.draws, observers=[observer]
+            self.classifier,
+            in_flight=self.in_flight,
+            transport=self.transport,
+            journal=self.ledger.draws,
+            observers=[observer],
         )
         left = [record for record in records if record.id not in verdicts]
         canary = await self._canary(sampler, records) if self.canaries and left else None

@@ -67,16 +67,12 @@ class BaseClassifier:
                 images = self.denoiser.denoise(noisy, self.sigma)
         return [codec.encode(pixels, self.encoding) for pixels in codec.quantise(images)]
 
-    async def ask(self, draws: Sequence[int], copies: Sequence[EncodedImage]) -> list[Outcome]:
+    async def ask(self, copies: Sequence[EncodedImage]) -> Sequence[Reply | BackendError]:
         """One request about all copies. Raises BackendError when none of them was answered."""
-        answers = await self.backend.classify(copies)
-        if len(answers) != len(copies):
-            raise MalformedReplyError(
-                f"{self.backend.name}: {len(answers)} answers to {len(copies)} pictures", backend=self.backend.name
-            )
-        return [self._outcome(draw, answer) for draw, answer in zip(draws, answers, strict=True)]
+        return await self.backend.classify(copies)
 
-    def _outcome(self, draw: int, answer: Reply | BackendError) -> Outcome:
+    def outcome(self, draw: int, answer: Reply | BackendError) -> Outcome:
+        """How a draw with this answer ends: the label map's vote, or a failure."""
         if isinstance(answer, BackendError):
             return Outcome(draw, None, error=answer)
         try:

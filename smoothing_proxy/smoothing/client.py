@@ -20,6 +20,7 @@ from smoothing_proxy.smoothing.picture import ImageLike, Picture, canonical, pre
 from smoothing_proxy.smoothing.plan import certify_plan, predict_plan
 from smoothing_proxy.smoothing.sampler import Sampler
 from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.transport.settings import TransportSettings
 from smoothing_proxy.types import Certificate, Label, Prediction
 
 __all__ = ["AsyncSmoothedClassifier"]
@@ -32,7 +33,8 @@ class AsyncSmoothedClassifier:
 
     backend: a Backend, or its name ("local:model.onnx"). denoiser: a Denoiser, or its name or card's path.
     smoothing: sigma, n0, n, alpha. labels: from the classifier's labels to yours. encoding: of the copies; None
-    takes what the backend prefers. in_flight: requests under way at once; None likewise.
+    takes what the backend prefers. in_flight: requests under way at once; None likewise. transport: retries,
+    rate and outages; None takes the defaults for a vendor, and neither limits nor retries on this machine.
     Draws are not remembered: to certify a folder without ever paying twice, use a run.
 
     Use it as an asynchronous context manager: leaving it closes the backend.
@@ -48,6 +50,7 @@ class AsyncSmoothedClassifier:
         labels: LabelMap | None = None,
         encoding: Encoding | None = None,
         in_flight: int | None = None,
+        transport: TransportSettings | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self.smoothing = smoothing
@@ -60,7 +63,7 @@ class AsyncSmoothedClassifier:
             encoding=encoding,
         )
         classifier.check_sigma()
-        self._sampler = Sampler(classifier, in_flight=in_flight, observers=observers)
+        self._sampler = Sampler(classifier, in_flight=in_flight, transport=transport, observers=observers)
         self._ids = count()
 
     async def certify(self, image: ImageLike) -> Certificate:

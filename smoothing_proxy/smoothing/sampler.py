@@ -15,16 +15,18 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from smoothing_proxy.errors import BackendError, ConfigError, ModelChangedError
-from smoothing_proxy.images.codec import EncodedImage
+from smoothing_proxy.errors import BackendError, ModelChangedError
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
+from smoothing_proxy.smoothing.books import Books, Copy
 from smoothing_proxy.smoothing.drive import drive
 from smoothing_proxy.smoothing.halt import FATAL, Halt
 from smoothing_proxy.smoothing.observe import CLEAN, ForgetfulJournal, Journal, Observer, Outcome, Recalled
 from smoothing_proxy.smoothing.picture import Picture
 from smoothing_proxy.smoothing.plan import Plan
 from smoothing_proxy.smoothing.room import Room
-from smoothing_proxy.types import Cost, Draws, Label, Votes
+from smoothing_proxy.transport.courier import Courier, Undelivered
+from smoothing_proxy.transport.settings import TransportSettings
+from smoothing_proxy.types import Cost, Draws, Label, Reply, Votes
 
 __all__ = ["DrawStream", "Sampler"]
 
@@ -36,6 +38,10 @@ MAKERS = 2
 CHUNK_PIXELS = 2**22
 """Pixels that one thread makes at a time: 50 MB of float32, whatever the picture's size."""
 
+ON_THIS_MACHINE = TransportSettings(
+    requests_per_s=100_000, attempts=1, resends_after_unknown=0, throttle_attempts=1, circuit_failures=10_000
+)
+
 COPY_PIXELS = 2**20
 """A larger copy takes the room of several."""
 
@@ -44,7 +50,9 @@ class Sampler:
     """Draws for any number of pictures over one base classifier, within common limits.
 
     in_flight: requests under way at once; None takes what the backend recommends. Copies wait in memory only
-    for about one round of requests, whatever n is. Raises ConfigError when in_flight is below 1.
+    for about one round of requests, whatever n is. transport: retries, rate and outages; None takes the defaults
+    for a vendor, and for a classifier on this machine neither limits nor retries.
+    Raises ConfigError when in_flight is below 1.
     """
 
     def __init__(
@@ -52,17 +60,18 @@ class Sampler:
         classifier: BaseClassifier,
         *,
         in_flight: int | None = None,
+        transport: TransportSettings | None = None,
         journal: Journal | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         backend = classifier.backend
         in_flight = backend.concurrency if in_flight is None else in_flight
-        if in_flight < 1:
-            raise ConfigError(f"in_flight is {in_flight}: expected at least 1 request at once")
         self.classifier = classifier
         self.journal = journal or ForgetfulJournal()
         self.observers = observers
-        self.requests = anyio.Semaphore(in_flight)
+        if transport is None:
+            transport = TransportSettings() if getattr(backend, "remote", True) else ON_THIS_MACHINE
+        self.courier = Courier(transport, in_flight=in_flight, backend=backend.name)
         self.room = Room(in_flight * backend.batch_size + MAKERS * classifier.denoiser.batch_size)
         self.makers = anyio.CapacityLimiter(MAKERS)
 
@@ -110,7 +119,8 @@ class DrawStream:
         self, sampler: Sampler, picture: Picture, recalled: Recalled, tasks: TaskGroup, halt: Halt
     ) -> None:
         self.cost = recalled.cost
-        self._sampler = sampler
+        self.picture_id = picture.id
+        self.sampler = sampler
         self._picture = picture
         self._tasks = tasks
         self._halt = halt
@@ -153,7 +163,7 @@ class DrawStream:
 
     async def _until(self, done: Callable[[], bool]) -> None:
         while True:
-            if self._under_way == 0 or self._stopped:
+            if self._under_way == 0 or self.stopped:
                 await self._raise_once_settled()
             if len(self._versions) > 1:
                 self._fault = self._fault or self._model_changed()
@@ -163,19 +173,20 @@ class DrawStream:
             await self._news.wait()
 
     async def _raise_once_settled(self) -> None:
-        while self._stopped and self._under_way > 0:
+        while self.stopped and self._under_way > 0:
             await self._news.wait()
         if self._fault is not None:
             raise self._fault
         self._halt.check()
 
     @property
-    def _stopped(self) -> bool:
+    def stopped(self) -> bool:
+        """Whether nothing more may be sent."""
         return self._ended or self._fault is not None or self._halt.requested
 
     def _model_changed(self) -> ModelChangedError:
         versions = ", ".join(sorted(self._versions))
-        name = self._sampler.classifier.backend.name
+        name = self.sampler.classifier.backend.name
         return ModelChangedError(
             f"{name}: its model changed between the draws of one picture ({versions}); this certificate is void",
             backend=name,
@@ -183,15 +194,15 @@ class DrawStream:
 
     def _issue(self, numbers: Iterable[int]) -> None:
         fresh = iter([number for number in numbers if number not in self._votes])
-        for draws in _batches(fresh, self._sampler.chunk(self._picture)):
+        for draws in _batches(fresh, self.sampler.chunk(self._picture)):
             self._under_way += 1
             self._tasks.start_soon(self._settle, draws)
 
     async def _settle(self, draws: list[int]) -> None:
         """Make one chunk of copies and see every one of them settled, unless something stops it."""
         try:
-            async with self._sampler.room.taken(self._size(draws)):
-                if not self._stopped:
+            async with self.sampler.room.taken(self._size(draws)):
+                if not self.stopped:
                     await self._make_and_ask(draws)
         except Exception as error:  # noqa: BLE001 (raised by `draw` once everything in flight has settled)
             self._stop(error)
@@ -211,7 +222,7 @@ class DrawStream:
             self._fault = self._fault or error
 
     async def _make_and_ask(self, draws: list[int]) -> None:
-        sampler = self._sampler
+        sampler = self.sampler
         copies = await anyio.to_thread.run_sync(
             sampler.classifier.copies, self._picture, draws, limiter=sampler.makers
         )
@@ -220,41 +231,38 @@ class DrawStream:
             for batch in _batches(pairs, sampler.classifier.backend.batch_size):
                 requests.start_soon(self._request, batch)
 
-    async def _request(self, batch: list[tuple[int, EncodedImage]]) -> None:
-        sampler = self._sampler
-        draws = [draw for draw, _ in batch]
+    async def _request(self, batch: list[Copy]) -> None:
         try:
-            async with sampler.requests:
-                if self._stopped:
-                    return
-                await sampler.journal.sent(self._picture.id, draws)
-                outcomes = await self._ask(draws, [copy for _, copy in batch])
-            # The next request may leave while this one's outcome is written down.
-            await sampler.journal.settled(self._picture.id, outcomes)
+            await self.sampler.courier.deliver(batch, self._ask, self._books())
+        except Undelivered:
+            pass
         except Exception as error:  # noqa: BLE001 (raised by `draw` once everything in flight has settled)
             self._stop(error)
-            return
-        self._take_note(outcomes)
 
-    async def _ask(self, draws: list[int], copies: list[EncodedImage]) -> list[Outcome]:
-        """The outcomes of one request; a failure that is not fatal is a vote for nothing by each draw."""
-        try:
-            return await self._sampler.classifier.ask(draws, copies)
-        except FATAL:
-            await self._sampler.journal.withdrawn(self._picture.id, draws)
-            raise
-        except BackendError as error:
-            return [Outcome(draw, None, error=error) for draw in draws]
+    def _books(self) -> Books:
+        sampler = self.sampler
+        return Books(sampler.journal, sampler.classifier.outcome, self.picture_id, self)
 
-    def _take_note(self, outcomes: Sequence[Outcome]) -> None:
+    async def _ask(self, batch: Sequence[Copy]) -> Sequence[Reply | BackendError]:
+        return await self.sampler.classifier.ask([copy for _, copy in batch])
+
+    def take_note(self, outcomes: Sequence[Outcome]) -> None:
+        """These draws have settled."""
         for outcome in outcomes:
             self._votes[outcome.draw] = outcome.label
             self.cost += outcome.cost
             if outcome.reply is not None and outcome.reply.model_version:
                 self._versions.add(outcome.reply.model_version)
-        for observer in self._sampler.observers:
-            observer.settled(self._picture.id, outcomes)
+        for observer in self.sampler.observers:
+            observer.settled(self.picture_id, outcomes)
         self._tell_news()
+
+    def take_back(self, draws: Sequence[int], error: BackendError) -> None:
+        """One send of these draws came to nothing, and they will be sent again."""
+        if error.maybe_billed:
+            self.cost += Cost(unknown=len(draws))
+        for observer in self.sampler.observers:
+            observer.withdrawn(self.picture_id, draws, error)
 
     def _tell_news(self) -> None:
         self._news.set()

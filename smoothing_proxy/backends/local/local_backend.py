@@ -86,6 +86,7 @@ class LocalBackend:
     """
 
     price_usd = 0.0
+    remote = False
     concurrency = IN_FLIGHT
     encoding = Encoding(format="raw")
 

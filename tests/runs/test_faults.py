@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.backends.scripted import ScriptedBackend
 from smoothing_proxy.denoisers.registry import denoiser
 from smoothing_proxy.errors import (
@@ -24,7 +25,7 @@ from smoothing_proxy.errors import (
     RateLimitedError,
     RequestRejectedError,
 )
-from smoothing_proxy.images.codec import EncodedImage
+from smoothing_proxy.images.codec import EncodedImage, Encoding
 from smoothing_proxy.ledger.store import Ledger
 from smoothing_proxy.runs.report import write_report
 from smoothing_proxy.runs.runner import FolderRun
@@ -45,7 +46,7 @@ HASTY = TransportSettings(
 )
 
 BILLED, MAYBE, FREE = "billed", "maybe billed", "not billed"
-FAULTS = {
+FAULTS: Mapping[Callable[..., BackendError], str] = {
     BackendTimeoutError: MAYBE,
     BackendUnavailableError: FREE,
     RateLimitedError: FREE,
@@ -54,16 +55,23 @@ FAULTS = {
 }
 
 
-class Unreliable(ScriptedBackend):
-    """Fails 30 % of the sends, a few at a time, and keeps its own bill. batch: copies per request."""
+class Unreliable:
+    """Fails 30 % of the sends, a few at a time, and keeps its own bill. batch_size: copies per request."""
 
-    def __init__(self, rng: random.Random, batch: int) -> None:
-        super().__init__("cat", batch_size=batch, remote=True, concurrency=16)
+    name, concurrency, price_usd, remote, encoding = "unreliable", 16, 0.0, True, Encoding()
+    fingerprint: Mapping[str, str] = {"name": "unreliable"}
+
+    def __init__(self, rng: random.Random, batch_size: int) -> None:
+        self.batch_size = batch_size
         self.bill: Counter[str] = Counter()
+        self._vendor = ScriptedBackend("cat")
         self._rng = rng
 
+    async def aclose(self) -> None:
+        await self._vendor.aclose()
+
     async def classify(self, copies: Sequence[EncodedImage]) -> Sequence[Reply | BackendError]:
-        return [self._spoiled(answer) for answer in await super().classify(copies)]
+        return [self._spoiled(answer) for answer in await self._vendor.classify(copies)]
 
     def _spoiled(self, answer: Reply | BackendError) -> Reply | BackendError:
         if self._rng.random() > 0.3:
@@ -71,7 +79,8 @@ class Unreliable(ScriptedBackend):
             return answer
         kind = self._rng.choice(list(FAULTS))
         self.bill[FAULTS[kind]] += 1
-        return kind(f"{kind.__name__} for a test", backend=self.name)
+        error: BackendError = kind("failed for a test", backend=self.name)
+        return error
 
 
 @pytest.fixture
@@ -81,7 +90,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def certify(folder: Path, backend: ScriptedBackend, ledger: Ledger) -> Exception | None:
+def certify(folder: Path, backend: Backend, ledger: Ledger) -> Exception | None:
     """Run the folder; returns what stopped it."""
     classifier = BaseClassifier(backend, denoiser("identity"), sigma=SMOOTHING.sigma)
     names = [f"{number}.png" for number in range(4)]

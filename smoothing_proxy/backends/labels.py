@@ -36,13 +36,16 @@ class Presence(Settings):
 class LabelMap(Settings):
     """What a vote is made of. Without settings: the classifier's own label of highest confidence.
 
-    synonyms: a label's name or id -> the canonical label. Where id and name are both known, the id decides.
+    synonyms: a label's name, id or alias -> the canonical label. What the map knows first decides: the id, then
+        the name, then an alias (of several the first in alphabetical order); parents only decide about groups.
     groups: class -> the labels (as canonical) that belong to it. The class's own name belongs to it as well.
     combine: confidence of a class: the "max" of its labels', or their "sum", which may exceed 1. A label that is
         there twice, or under two synonyms, counts once, with its highest confidence.
     closed: labels that neither `synonyms` nor `groups` name are dropped; or they all become `other`, if given.
     threshold: a reply whose best label has less confidence votes for nothing; on the scale of `scores`.
     ignore_case: "Dog" and "dog" are one label; those that the map does not name are written in lower case.
+    parents: a label that belongs to no class itself counts for those of its parents, as if the reply had named
+        these with its confidence: group dog = ["Dog"] is met by Pug, whose parent Dog is, in an open map too.
     present: vote on one label's presence instead; the label may be a class.
 
     Unlike everything else here, an empty reply is never an answer: it votes for nothing, under `present` too.
@@ -55,6 +58,7 @@ class LabelMap(Settings):
     other: Name | None = None
     threshold: float = Field(default=0.0, ge=0.0)
     ignore_case: bool = False
+    parents: bool = False
     present: Presence | None = None
 
     def vote(self, reply: Reply) -> Label | None:
@@ -72,8 +76,8 @@ class LabelMap(Settings):
         """Confidence by canonical label or class, >= 0, before threshold and presence. Raises as `vote` does."""
         confidences: dict[Label, float] = {}
         for label in reply.labels:
-            key = self._table.canonical(_checked(label))
-            confidences[key] = max(label.confidence, confidences.get(key, 0.0))
+            for key in self._keys(_checked(label)):
+                confidences[key] = max(label.confidence, confidences.get(key, 0.0))
         members: dict[Label, list[float]] = {}
         for key, confidence in confidences.items():
             label_class = self._class_of(key)
@@ -81,6 +85,11 @@ class LabelMap(Settings):
                 members.setdefault(label_class, []).append(confidence)
         combine = max if self.combine == "max" else math.fsum
         return {name: combine(values) for name, values in members.items()}
+
+    def classes_of(self, label: ScoredLabel) -> tuple[Label, ...]:
+        """What one label counts for, sorted: a class or itself, several by its parents, () where it is dropped."""
+        found = {self._class_of(key) for key in self._keys(label)}
+        return tuple(sorted(name for name in found if name is not None))
 
     @property
     def classes(self) -> tuple[Label, ...]:
@@ -100,6 +109,12 @@ class LabelMap(Settings):
     @cached_property
     def _table(self) -> _Table:
         return _Table.of(self)
+
+    def _keys(self, label: ScoredLabel) -> tuple[str, ...]:
+        key = self._table.canonical(label)
+        if not self.parents or key in self._table.class_of:
+            return (key,)
+        return self._table.grouped_parents(label) or (key,)
 
     def _class_of(self, key: str) -> Label | None:
         return self._table.class_of.get(key, self.other if self.closed else key)
@@ -129,10 +144,14 @@ class LabelMap(Settings):
 
 @dataclass(frozen=True)
 class _Table:
-    """A label map, compiled. synonyms: key -> key. class_of: key -> class, written as the map writes it."""
+    """A label map, compiled. synonyms: key -> key. class_of: key -> class, written as the map writes it.
+
+    grouped: the keys whose class is a group.
+    """
 
     synonyms: Mapping[str, str]
     class_of: Mapping[str, Label]
+    grouped: frozenset[str]
     ignore_case: bool
 
     @classmethod
@@ -144,18 +163,23 @@ class _Table:
         class_of = {**grouped, **targets}
         itself = ((name, name) for name in class_of)
         synonyms = _unambiguous([*((key(word), key(name)) for word, name in labels.synonyms.items()), *itself])
-        return cls(synonyms, class_of, labels.ignore_case)
+        return cls(synonyms, class_of, frozenset(grouped), labels.ignore_case)
 
     @property
     def classes(self) -> frozenset[Label]:
         return frozenset(self.class_of.values())
 
     def canonical(self, label: ScoredLabel) -> str:
-        for written in (label.id, label.name):
+        for written in (label.id, label.name, *sorted(label.aliases)):
             known = self.synonyms.get(_key(written, self.ignore_case))
             if written and known is not None:
                 return known
         return _key(label.name or label.id, self.ignore_case)
+
+    def grouped_parents(self, label: ScoredLabel) -> tuple[str, ...]:
+        """Keys of the parents that belong to a group, each once."""
+        written = (_key(parent, self.ignore_case) for parent in label.parents)
+        return tuple(dict.fromkeys(key for word in written if (key := self.synonyms.get(word)) in self.grouped))
 
 
 def label_map(source: str | Path | Mapping[str, Any]) -> LabelMap:

@@ -21,7 +21,13 @@ it can be written with one: `backend("mine:eu-west", timeout_s=5)` calls `factor
 """
 
 _BUILT_IN = {
+    "aws-rekognition": "smoothing_proxy.backends.aws_rekognition:AwsRekognition",
+    "azure-vision": "smoothing_proxy.backends.azure_vision:AzureVision",
+    "clarifai": "smoothing_proxy.backends.clarifai:Clarifai",
+    "google-vision": "smoothing_proxy.backends.google_vision:GoogleVision",
+    "json-api": "smoothing_proxy.backends.json_api:JsonApi",
     "local": "smoothing_proxy.backends.local.forms:local_backend",
+    "openai-vision": "smoothing_proxy.backends.openai_vision:OpenAiVision",
     "scripted": "smoothing_proxy.backends.scripted:ScriptedBackend",
 }
 

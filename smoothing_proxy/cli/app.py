@@ -17,9 +17,11 @@ from smoothing_proxy import __version__
 from smoothing_proxy.cli.ask import certify, predict
 from smoothing_proxy.cli.demo import demo
 from smoothing_proxy.cli.denoise import denoise
+from smoothing_proxy.cli.labels import labels
 from smoothing_proxy.cli.plan import plan
 from smoothing_proxy.cli.replay import replay
 from smoothing_proxy.cli.run import run
+from smoothing_proxy.cli.simulate import simulate
 from smoothing_proxy.errors import BackendError, BudgetExceededError, SmoothingProxyError
 
 __all__ = ["app", "exit_code"]
@@ -52,5 +54,5 @@ def app() -> None:
     """Provably robust answers from an image classifier that you cannot change."""
 
 
-for command in (demo, plan, predict, certify, run, replay, denoise):
+for command in (demo, plan, predict, certify, run, replay, denoise, labels, simulate):
     app.add_command(command)

@@ -12,9 +12,11 @@ import click
 
 from smoothing_proxy.errors import ConfigError
 
-__all__ = ["json_option", "settings_options"]
+__all__ = ["encoding_table", "json_option", "key_values", "settings_options"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+SMOOTHING = ("sigma", "n0", "n", "alpha", "working_size", "method", "max_queries", "policy")
 
 _SETTINGS = (
     click.option(
@@ -25,6 +27,16 @@ _SETTINGS = (
     click.option("--sigma", type=float, help="Noise, on the [0, 1] pixel scale."),
     click.option("--n0", type=int, help="Draws that choose the label."),
     click.option("--n", type=int, help="Draws that prove it."),
+    click.option(
+        "--target-radius",
+        "target_radii",
+        type=float,
+        multiple=True,
+        help="Stop once this l2 radius is proven, or hopeless; repeatable, the largest proven one counts.",
+    ),
+    click.option("--method", help="fixed, target or largest; see the documentation of Smoothing."),
+    click.option("--max-queries", type=int, help="Draws at which a sequential method ends at the latest."),
+    click.option("--policy", help="cost: few needless draws; latency: always as many as allowed in flight."),
     click.option("--alpha", type=float, help="Probability that a proof is false, for each picture."),
     click.option("--working-size", help='Resize first: "224x224", "shorter=256,crop=224", "longer=640".'),
     click.option("--encoding", help="How copies travel: raw, png, jpeg or jpeg:QUALITY."),
@@ -62,11 +74,12 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _overrides(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Take the shared flags out of `values`, as tables of a configuration; flags not given are left out."""
+    radii = list(values.pop("target_radii"))
     tables: dict[str, dict[str, Any]] = {
-        "backend": {"name": values.pop("backend"), **_pairs(values.pop("backend_option"))},
-        "denoiser": {"name": values.pop("denoiser"), **_pairs(values.pop("denoiser_option"))},
-        "smoothing": {key: values.pop(key) for key in ("sigma", "n0", "n", "alpha", "working_size")},
-        "encoding": _encoding(values.pop("encoding")),
+        "backend": {"name": values.pop("backend"), **key_values(values.pop("backend_option"))},
+        "denoiser": {"name": values.pop("denoiser"), **key_values(values.pop("denoiser_option"))},
+        "smoothing": {key: values.pop(key) for key in SMOOTHING} | {"target_radii": radii or None},
+        "encoding": encoding_table(values.pop("encoding")),
         "run": {"in_flight": values.pop("in_flight")},
         "budget": {"usd": values.pop("budget_usd"), "queries": values.pop("budget_queries")},
     }
@@ -75,7 +88,8 @@ def _overrides(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _encoding(text: str | None) -> dict[str, Any]:
+def encoding_table(text: str | None) -> dict[str, Any]:
+    """The table [encoding] that --encoding stands for; empty where it was not given. Raises ConfigError."""
     if text is None:
         return {}
     from smoothing_proxy.images.codec import Encoding
@@ -84,7 +98,7 @@ def _encoding(text: str | None) -> dict[str, Any]:
     return {"format": encoding.format, "quality": encoding.quality}
 
 
-def _pairs(texts: Iterable[str]) -> dict[str, Any]:
+def key_values(texts: Iterable[str]) -> dict[str, Any]:
     """KEY=VALUE texts; a value is read as TOML where it is TOML (numbers, true, lists) and as text otherwise."""
     pairs: dict[str, Any] = {}
     for text in texts:

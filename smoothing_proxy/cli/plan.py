@@ -71,13 +71,11 @@ def figures_of(
     """The plan in figures, as JSON values. reference_asked: the clean pictures are asked about too."""
     from smoothing_proxy.assembly import wants_canaries
     from smoothing_proxy.runs.canary import CANARIES
-    from smoothing_proxy.smoothing.drive import count_draws
-    from smoothing_proxy.smoothing.plan import certify_plan
-    from smoothing_proxy.stats.planning import largest_radius
+    from smoothing_proxy.smoothing.plan import largest_provable, most_draws
 
     classifier.check_sigma()
     smoothing = config.smoothing
-    queries = len(names) * (count_draws(certify_plan(smoothing)) + int(reference_asked))
+    queries = len(names) * (most_draws(smoothing) + int(reference_asked))
     canaries = CANARIES if names and wants_canaries(config, classifier) else 0
     limit = config.budget.limit_queries(classifier.backend.price_usd)
     queries += canaries
@@ -89,7 +87,8 @@ def figures_of(
         "price_usd": classifier.backend.price_usd,
         "budget_queries": limit,
         "within_budget": limit is None or queries <= limit,
-        "largest_radius": largest_radius(smoothing.n, smoothing.alpha, smoothing.sigma),
+        "largest_radius": largest_provable(smoothing),
+        "method": smoothing.certify_method,
         "working_size": smoothing.working_size,
         "alpha": smoothing.alpha,
         "backend": classifier.backend.name,
@@ -104,10 +103,14 @@ def plan_lines(figures: Mapping[str, Any]) -> str:
     radius = rounded_down(figures["largest_radius"], 4)
     return (
         f"{figures['pictures']} pictures, {figures['denoiser']} before {figures['backend']}: "
-        f"{figures['queries']:,} queries, ${figures['usd']:,.2f}{_over(figures)}; "
+        f"{_most(figures)}{figures['queries']:,} queries, ${figures['usd']:,.2f}{_over(figures)}; "
         f"can prove up to l2 radius {radius} at working size {figures['working_size']}, "
         f"each false with probability <= {figures['alpha']:g}"
     )
+
+
+def _most(figures: Mapping[str, Any]) -> str:
+    return "" if figures["method"] == "fixed" else "at most "
 
 
 def _over(figures: Mapping[str, Any]) -> str:

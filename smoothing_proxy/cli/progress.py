@@ -24,6 +24,7 @@ class RunProgress:
         self._price_usd = price_usd
         self._pictures = self._ended = self._proven = 0
         self._cost = Cost()
+        self._per_picture = 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -38,7 +39,10 @@ class RunProgress:
         """See RunObserver.begun."""
         self._pictures, self._ended, self._cost = pictures, len(decided), cost
         self._proven = sum(certificate.label is not None for certificate in decided)
-        self._progress.update(self._task, total=draws, completed=settled)
+        # A sequential proof may end long before its last draw; what it saves is done as well.
+        self._per_picture = draws // max(1, pictures)
+        saved = sum(max(0, self._per_picture - certificate.queries) for certificate in decided)
+        self._progress.update(self._task, total=draws, completed=settled + saved)
         if settled:
             self.say(
                 f"resuming: {len(decided)} of {pictures} pictures and {settled:,} of {draws:,} draws are done"
@@ -60,6 +64,7 @@ class RunProgress:
     def decided(self, record: PictureRecord, certificate: Certificate) -> None:
         """See RunObserver.decided."""
         self._ended += 1
+        self._progress.update(self._task, advance=max(0, self._per_picture - certificate.queries))
         self._proven += certificate.label is not None
         self._refresh()
 

@@ -13,6 +13,7 @@ from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.replay import recorded_smoothing
 from smoothing_proxy.runs.canary import drift
 from smoothing_proxy.runs.rows import COLUMNS, certificate_row, is_correct
+from smoothing_proxy.smoothing.plan import largest_provable
 from smoothing_proxy.stats.curves import (
     Judged,
     Share,
@@ -20,7 +21,6 @@ from smoothing_proxy.stats.curves import (
     average_certified_radius,
     certified_accuracy,
 )
-from smoothing_proxy.stats.planning import largest_radius
 from smoothing_proxy.types import Certificate
 
 __all__ = ["summarise", "write_report"]
@@ -52,7 +52,7 @@ def summarise(
     smoothing = recorded_smoothing(ledger)
     manifest = ledger.manifest() or {}
     judged = _judged(records, verdicts)
-    largest = largest_radius(smoothing.n, smoothing.alpha, smoothing.sigma)
+    largest = largest_provable(smoothing)
     cost = ledger.totals.cost().at(manifest["price_usd"])
     failures = ledger.totals.failures()
     left_out = {record.name: record.error for record in records if record.error is not None}
@@ -72,6 +72,7 @@ def summarise(
         "certified_accuracy": [{"radius": point.radius, **_share(point.accuracy)} for point in points],
         "average_certified_radius": average_certified_radius(judged) if judged else None,
         "largest_radius": largest,
+        "method": smoothing.certify_method,
         "guarantee": f"per picture: each certificate is false with probability <= {smoothing.alpha:g}",
         "draws": {
             "answered": cost.queries,
@@ -116,6 +117,13 @@ def _replace(path: Path, write: Callable[[IO[str]], object]) -> None:
     part.replace(path)
 
 
+def _draws(summary: Mapping[str, Any]) -> str:
+    smoothing = summary["settings"]["smoothing"]
+    return (
+        f"n {smoothing['n']:,}" if summary["method"] == "fixed" else f"at most {smoothing['max_queries']:,} draws"
+    )
+
+
 def _draw_curve(judged: Sequence[Judged], summary: Mapping[str, Any], path: Path) -> None:
     """Certified accuracy against radius, with the interval of each point, as PNG."""
     from matplotlib.figure import Figure
@@ -131,7 +139,7 @@ def _draw_curve(judged: Sequence[Judged], summary: Mapping[str, Any], path: Path
     lows, highs = [p.accuracy.low for p in points], [p.accuracy.high for p in points]
     axes.fill_between(radii, lows, highs, step="post", alpha=0.2, linewidth=0, label="95 % interval of each point")
     axes.step(radii, [point.accuracy.value for point in points], where="post", label="certified accuracy")
-    axes.axvline(summary["largest_radius"], color="grey", linestyle=":", label="most that n draws can prove")
+    axes.axvline(summary["largest_radius"], color="grey", linestyle=":", label="most that can be proven")
     axes.set(
         xlim=(0, end),
         ylim=(0, 1.02),
@@ -140,7 +148,7 @@ def _draw_curve(judged: Sequence[Judged], summary: Mapping[str, Any], path: Path
     )
     axes.set_title(
         f"{len(judged)} pictures, {settings['denoiser']['name']}, sigma {smoothing['sigma']:g}, "
-        f"n {smoothing['n']:,}, alpha {smoothing['alpha']:g}",
+        f"{_draws(summary)}, alpha {smoothing['alpha']:g}",
         fontsize=10,
     )
     axes.legend(loc="lower left", fontsize=8)

@@ -23,11 +23,10 @@ from smoothing_proxy.runs.manifest import (
 )
 from smoothing_proxy.runs.waiting import Waiting
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
-from smoothing_proxy.smoothing.drive import count_draws
 from smoothing_proxy.smoothing.halt import Halt
 from smoothing_proxy.smoothing.observe import CLEAN, Observer
 from smoothing_proxy.smoothing.picture import Picture, prepare
-from smoothing_proxy.smoothing.plan import certify_plan
+from smoothing_proxy.smoothing.plan import certify_plan, most_draws
 from smoothing_proxy.smoothing.sampler import Sampler
 from smoothing_proxy.smoothing.settings import Smoothing
 from smoothing_proxy.transport.settings import TransportSettings
@@ -180,7 +179,7 @@ class FolderRun:
 
     @property
     def _queries_per_picture(self) -> int:
-        return count_draws(certify_plan(self.smoothing)) + int(self.reference is None)
+        return most_draws(self.smoothing) + int(self.reference is None)
 
     async def _canary(self, sampler: Sampler, records: Sequence[PictureRecord]) -> Canary | None:
         """On the first picture that can be read, whichever process asks."""

@@ -9,7 +9,7 @@ from smoothing_proxy.errors import LedgerError
 from smoothing_proxy.smoothing.plan import Plan
 from smoothing_proxy.types import Draws, Label, Votes
 
-__all__ = ["Recording", "count_draws", "drive", "replay"]
+__all__ = ["Recording", "drive", "replay"]
 
 Verdict = TypeVar("Verdict")
 
@@ -55,16 +55,3 @@ class Recording:
         votes = Votes.tally(self._votes[self._told : end])
         self._told = end
         return votes
-
-
-def count_draws(plan: Plan[object]) -> int:
-    """How many draws the plan asks for when every draw votes for the same label: a dry run that spends nothing."""
-    asked = 0
-
-    def unanimous(request: Draws) -> Votes:
-        nonlocal asked
-        asked += request.count
-        return Votes({"label": request.count})
-
-    replay(plan, unanimous)
-    return asked

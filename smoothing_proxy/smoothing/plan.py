@@ -6,14 +6,29 @@ sampler, offline by the ledger, by a test's hand-written votes, and by the dry r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator
 from typing import TypeAlias, TypeVar
 
+from smoothing_proxy.smoothing.boundaries import cached_boundary
+from smoothing_proxy.smoothing.lookahead import Lookahead
 from smoothing_proxy.smoothing.settings import Smoothing
-from smoothing_proxy.stats.certificates import certify_votes, predict_votes
-from smoothing_proxy.types import Certificate, Draws, Prediction, Votes
+from smoothing_proxy.stats.certificates import certify_votes, predict_votes, proven_within, required_probability
+from smoothing_proxy.stats.mode import ModeTest
+from smoothing_proxy.stats.planning import largest_radius, pilot_estimation
+from smoothing_proxy.stats.sequential import Boundary
+from smoothing_proxy.types import Certificate, Draws, Label, Prediction, Votes
 
-__all__ = ["ESTIMATION", "SELECTION", "Plan", "certify_plan", "predict_plan"]
+__all__ = [
+    "ESTIMATION",
+    "SELECTION",
+    "Plan",
+    "certify_plan",
+    "ladder_of",
+    "largest_provable",
+    "most_draws",
+    "predict_plan",
+]
 
 SELECTION = "selection"
 ESTIMATION = "estimation"
@@ -23,6 +38,31 @@ Plan: TypeAlias = Generator[Draws, Votes, Verdict]
 
 
 def certify_plan(smoothing: Smoothing) -> Plan[Certificate]:
+    """The label and its proof, by the procedure that `smoothing.method` names."""
+    plans = {"fixed": fixed_plan, "target": target_plan, "largest": largest_plan}
+    return plans[smoothing.certify_method](smoothing)
+
+
+def predict_plan(smoothing: Smoothing) -> Plan[Prediction]:
+    """The smoothed classifier's label, or an abstention."""
+    return fixed_predict_plan(smoothing) if smoothing.method == "fixed" else mode_plan(smoothing)
+
+
+def most_draws(smoothing: Smoothing) -> int:
+    """The most draws that CERTIFY can take for one picture."""
+    most = {"fixed": smoothing.n0 + smoothing.n, "target": smoothing.max_queries}
+    return most.get(smoothing.certify_method, smoothing.n0 + smoothing.max_queries)
+
+
+def largest_provable(smoothing: Smoothing) -> float:
+    """The largest radius that CERTIFY can print, when all draws agree."""
+    if smoothing.certify_method == "target":
+        return smoothing.ladder[-1]
+    n = smoothing.n if smoothing.certify_method == "fixed" else smoothing.max_queries
+    return largest_radius(n, smoothing.alpha, smoothing.sigma)
+
+
+def fixed_plan(smoothing: Smoothing) -> Plan[Certificate]:
     """CERTIFY of Cohen et al. 2019: n0 draws choose the label, n fresh ones bound its probability."""
     selection = yield Draws(SELECTION, smoothing.n0)
     estimation = yield Draws(ESTIMATION, smoothing.n)
@@ -31,7 +71,77 @@ def certify_plan(smoothing: Smoothing) -> Plan[Certificate]:
     )
 
 
-def predict_plan(smoothing: Smoothing) -> Plan[Prediction]:
+def largest_plan(smoothing: Smoothing) -> Plan[Certificate]:
+    """A pilot of n0 draws chooses the label and how many fresh draws are worth it; these alone are the proof.
+
+    Exact, since label and number depend on the discarded pilot alone.
+    """
+    pilot = yield Draws(SELECTION, smoothing.n0)
+    n = pilot_estimation(pilot, smoothing.max_queries, smoothing.alpha, smoothing.tolerance)
+    estimation = Votes()
+    if n:
+        estimation = yield Draws(ESTIMATION, n)
+    return certify_votes(
+        estimation, pilot.top() if n else None, sigma=smoothing.sigma, alpha=smoothing.alpha, selection=pilot
+    )
+
+
+def ladder_of(smoothing: Smoothing) -> list[tuple[float, Boundary]]:
+    """The target radii, smallest first, each with its boundary."""
+    alpha, most = smoothing.alpha, smoothing.max_queries
+    return [
+        (radius, cached_boundary(required_probability(radius, smoothing.sigma), alpha, most))
+        for radius in smoothing.ladder
+    ]
+
+
+def target_plan(smoothing: Smoothing) -> Plan[Certificate]:
+    """Draw until a target radius is proven, or not worth proving; one look after every draw, in issue order.
+
+    Several radii are nested hypotheses on one stream: the largest one is reported that was proven with all smaller
+    ones, for the same label, and the error is alpha for all of them together.
+    """
+    ladder = ladder_of(smoothing)
+    ahead = Lookahead(smoothing.lookahead, eager=smoothing.policy == "latency")
+    counts: Counter[Label] = Counter()
+    n = proven = 0
+    label: Label | None = None
+    while proven < len(ladder):
+        rung = ladder[proven][1]
+        leader = label or _leader(counts)
+        k = counts[leader] if leader else 0
+        if rung.certifies(n, k):
+            label, proven = leader, proven + 1
+            continue
+        if rung.is_hopeless(n, k):
+            break
+        vote = yield ahead.one_of(ESTIMATION, rung.fewest_more(n, k), left=smoothing.max_queries - n)
+        counts.update(vote.counts)
+        n += 1
+    radius = ladder[proven - 1][0] if proven else None
+    votes = Votes(counts, n - counts.total())
+    return proven_within(radius, label, votes, sigma=smoothing.sigma, alpha=smoothing.alpha)
+
+
+def fixed_predict_plan(smoothing: Smoothing) -> Plan[Prediction]:
     """PREDICT of Cohen et al. 2019: n draws, and a two-sided test of the two best labels."""
     votes = yield Draws(ESTIMATION, smoothing.n)
     return predict_votes(votes, alpha=smoothing.alpha)
+
+
+def mode_plan(smoothing: Smoothing) -> Plan[Prediction]:
+    """Draw until one label is the most likely one (stats.mode), at most max_queries times."""
+    test = ModeTest()
+    ahead = Lookahead(smoothing.lookahead, eager=smoothing.policy == "latency")
+    for n in range(smoothing.max_queries):
+        if test.p_value <= smoothing.alpha:
+            break
+        needed = test.fewest_more(smoothing.alpha)
+        vote = yield ahead.one_of(ESTIMATION, needed, left=smoothing.max_queries - n)
+        test.vote(vote.top())
+    p_value, alpha = test.p_value, smoothing.alpha
+    return Prediction(test.leader if p_value <= alpha else None, p_value, alpha, test.votes)
+
+
+def _leader(counts: Counter[Label]) -> Label | None:
+    return min(counts, key=lambda label: (-counts[label], label), default=None)

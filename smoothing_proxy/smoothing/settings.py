@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
-from smoothing_proxy.errors import ConfigError
+from smoothing_proxy.errors import ConfigError, nearest
 from smoothing_proxy.images.geometry import WorkingSize
-from smoothing_proxy.stats.planning import require_certifiable
+from smoothing_proxy.stats.planning import draws_for_radius, require_certifiable
 
 __all__ = ["Smoothing"]
+
+METHODS = ("auto", "fixed", "target", "largest")
+POLICIES = ("cost", "latency")
 
 LARGEST_SIGMA = 10.0
 """Above this a user means the 0..255 scale; pictures on [0, 1] are long gone by then."""
@@ -17,15 +21,22 @@ LARGEST_SIGMA = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:
-    """The settings of CERTIFY and PREDICT (Cohen et al. 2019), in their words.
+    """The settings of CERTIFY and PREDICT, in the words of Cohen et al. 2019 where they have one.
 
     sigma: standard deviation of the noise on the [0, 1] pixel scale, > 0.
-    n0: draws of the selection phase, >= 1. n: draws of the estimation phase.
     alpha: probability that a printed proof is false, over our own noise, in (0, 1).
     working_size: what the picture is resized to before the noise ("original", "224x224", "shorter=256",
-    "shorter=256,crop=224", "longer=640").
+    "shorter=256,crop=224", "longer=640"). Radii speak of this size, and of l2 on the [0, 1] pixel scale.
 
-    Raises ConfigError for values out of range, and for an n that could never certify anything at this alpha.
+    method: "fixed" is theirs: n0 draws for selection, n for estimation; PREDICT takes n.
+    "target" stops as soon as target_radius is proven or not worth proving; target_radii is a ladder of several, of
+    which the largest proven one is reported. "largest" lets a pilot of n0 draws decide how many fresh draws prove
+    the largest radius worth its queries: at most a share of `tolerance` below what max_queries would prove.
+    "auto" is "target" where a radius is given, else "fixed". PREDICT is sequential under all but "fixed".
+    max_queries: draws after which a sequential procedure ends at the latest (without the pilot).
+    policy: "cost" has few needless draws in flight when it stops, "latency" has always `lookahead` in flight.
+
+    Raises ConfigError for values out of range, and for draws that could never certify what is asked.
     """
 
     sigma: float
@@ -33,8 +44,16 @@ class Smoothing:
     n: int = 1000
     alpha: float = 0.001
     working_size: str = "original"
+    method: Literal["auto", "fixed", "target", "largest"] = "auto"
+    target_radius: float | None = None
+    target_radii: tuple[float, ...] = ()
+    max_queries: int = 1000
+    tolerance: float = 0.1
+    policy: Literal["cost", "latency"] = "cost"
+    lookahead: int = 32
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "target_radii", tuple(self.target_radii))
         _require_number("sigma", self.sigma, above=0.0)
         if self.sigma > LARGEST_SIGMA:
             raise ConfigError(
@@ -44,11 +63,51 @@ class Smoothing:
         _require_number("alpha", self.alpha, above=0.0)
         if self.alpha >= 1.0:
             raise ConfigError(f"alpha = {self.alpha:g}: expected a probability in (0, 1)")
-        for key, value in (("n0", self.n0), ("n", self.n)):
+        for key in ("n0", "n", "max_queries", "lookahead"):
+            value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{key} = {value!r}: expected a whole number of draws, at least 1")
-        require_certifiable(self.n, self.alpha)
+        for key, known in (("method", METHODS), ("policy", POLICIES)):
+            if getattr(self, key) not in known:
+                raise ConfigError(f"{key} = {getattr(self, key)!r}{nearest(str(getattr(self, key)), known)}")
+        _require_number("tolerance", self.tolerance, above=-1e-300)
+        self._check_method()
         WorkingSize.parse(self.working_size)
+
+    def _check_method(self) -> None:
+        if self.target_radius is not None and self.target_radii:
+            raise ConfigError("target_radius and target_radii: give one of them")
+        method = self.certify_method
+        if method == "target":
+            if not self.ladder:
+                raise ConfigError('method = "target": say which radius with target_radius or target_radii')
+            for radius in self.ladder:
+                self._check_target(radius)
+        elif self.ladder:
+            raise ConfigError(f'method = "{method}" has no target; leave out target_radius and target_radii')
+        require_certifiable(self.n if method == "fixed" else self.max_queries, self.alpha)
+
+    def _check_target(self, radius: float) -> None:
+        _require_number("target_radius", radius, above=-1e-300)
+        least = draws_for_radius(radius, self.sigma, self.alpha)
+        if least > self.max_queries:
+            raise ConfigError(
+                f"target_radius = {radius:g}: at sigma {self.sigma:g} and alpha {self.alpha:g} it takes at least "
+                f"{least:,} draws, max_queries is {self.max_queries:,}"
+            )
+
+    @property
+    def certify_method(self) -> Literal["fixed", "target", "largest"]:
+        """What `method` means for CERTIFY."""
+        if self.method == "auto":
+            return "target" if self.ladder else "fixed"
+        return self.method
+
+    @property
+    def ladder(self) -> tuple[float, ...]:
+        """The target radii, smallest first; () where there is none."""
+        given = self.target_radii if self.target_radius is None else (self.target_radius,)
+        return tuple(sorted(set(given)))
 
 
 def _require_number(key: str, value: float, *, above: float) -> None:

@@ -20,7 +20,14 @@ from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.stats.binomial import check_alpha, lower_bound, two_sided_at_half
 from smoothing_proxy.types import Certificate, Label, Prediction, Votes
 
-__all__ = ["certified_radius", "certify_votes", "check_sigma", "predict_votes", "required_probability"]
+__all__ = [
+    "certified_radius",
+    "certify_votes",
+    "check_sigma",
+    "predict_votes",
+    "proven_within",
+    "required_probability",
+]
 
 # A probability is moved by it to the safe side. Against 40-digit arithmetic, the errors of ndtr and ndtri on
 # [1/2, 1], as probabilities, stayed below 2^-51; the latter's relative error below 2^-49.
@@ -55,6 +62,21 @@ def certify_votes(
         votes=votes,
         selection=Votes() if selection is None else selection,
     )
+
+
+def proven_within(
+    radius: float | None, label: Label | None, votes: Votes, *, sigma: float, alpha: float
+) -> Certificate:
+    """The certificate of a sequential test that rejected P(f = label) <= required_probability(radius, sigma).
+
+    radius: that was tested; None abstains. votes: all that the test looked at, for the record: the bound is the
+    tested one, since what stopped the test has also chosen them. The error of the test is alpha. The radius holds
+    as it was asked for, since the tested probability was rounded up.
+    """
+    check_sigma(sigma)
+    if radius is None or label is None:
+        return Certificate(None, 0.0, 0.0, sigma, alpha, votes)
+    return Certificate(label, radius, required_probability(radius, sigma), sigma, alpha, votes)
 
 
 def predict_votes(votes: Votes, *, alpha: float) -> Prediction:

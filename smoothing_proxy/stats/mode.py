@@ -43,6 +43,11 @@ class ModeTest:
         others = [value for label, value in self._evidence.items() if label != leader]
         return min(1.0, math.exp(-min([self._against_unseen, *others])))
 
+    def fewest_more(self, alpha: float) -> int:
+        """A lower bound on the further votes until `p_value` <= alpha; at least 1."""
+        missing = math.log(self.p_value / alpha) if self.p_value > alpha else 0.0
+        return max(1, math.ceil(missing / math.log(2.0)))
+
     def vote(self, label: Label | None) -> None:
         """One more draw; None voted for nothing, which is no evidence against anybody."""
         if label is None:

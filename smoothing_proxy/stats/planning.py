@@ -10,13 +10,14 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import betainc
+from scipy.special import betainc, ndtri
 
 from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.stats.binomial import check_alpha, lower_bound
 from smoothing_proxy.stats.certificates import certified_radius, check_sigma, required_probability
+from smoothing_proxy.types import Votes
 
-__all__ = ["draws_for_radius", "largest_radius", "require_certifiable", "smallest_n"]
+__all__ = ["draws_for_radius", "largest_radius", "pilot_estimation", "require_certifiable", "smallest_n"]
 
 _SEARCHED = 1_000_000
 _LARGEST = 10**9
@@ -79,6 +80,38 @@ def draws_for_radius(radius: float, sigma: float, alpha: float, p: float = 1.0) 
         f"radius {radius:g} at sigma {sigma:g} and alpha {alpha:g} with a share of {p:g} of the votes "
         f"needs more than {_SEARCHED:,} draws: choose a smaller radius"
     )
+
+
+def pilot_estimation(pilot: Votes, n_max: int, alpha: float, tolerance: float) -> int:
+    """How many fresh draws to spend on the pilot's leading label; 0 where none are worth it.
+
+    The fewest n whose projected radius comes within `tolerance` (a share, >= 0) of what n_max draws would prove,
+    if the label's probability is what the pilot suggests. Where even n_max draws would prove nothing, half of them
+    when one standard deviation more would, else none.
+    """
+    leader = pilot.of(pilot.top())
+    p = (leader + 1.0) / (pilot.n + 1.25)
+    optimistic = min(1.0, p + math.sqrt(p * (1.0 - p) / pilot.n)) if pilot.n else 1.0
+    best = _projected(p, n_max, alpha)
+    if leader == 0 or _projected(optimistic, n_max, alpha) <= 0.0:
+        return 0
+    if best <= 0.0:
+        return max(1, n_max // 2)
+    return next(n for n in _growing(n_max) if _projected(p, n, alpha) * (1.0 + tolerance) >= best)
+
+
+def _projected(p: float, n: int, alpha: float) -> float:
+    """The radius in units of sigma that n draws prove for a label of probability p, by its expected count."""
+    return float(ndtri(max(0.5, lower_bound(min(n, round(p * n)), n, alpha))))
+
+
+def _growing(n_max: int) -> Iterator[int]:
+    """From 1 to n_max, each about 2 % above the one before."""
+    n = 1
+    while n < n_max:
+        yield n
+        n += max(1, n // 50)
+    yield n_max
 
 
 def _candidates(needed: float, alpha: float, p: float) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """When not to ask at all: while a vendor is down, one request at a time finds out whether it is back.
 
-    closed --(circuit_failures in a row)--> open --(pause is over)--> probing --(any answer)--> closed
-                                             ^------(probe failed: twice the pause)---|
+closed --(circuit_failures in a row)--> open --(pause is over)--> probing --(any answer)--> closed
+                                         ^------(probe failed: twice the pause)---|
 """
 
 from __future__ import annotations

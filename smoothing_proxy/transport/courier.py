@@ -147,8 +147,7 @@ class Courier:
             self.limiter.throttled(ticket, max(x.retry_after or 0.0 for x in throttles))
         if len(throttles) + len(failures) < len(replies):
             self.circuit.answered()
-            if not throttles:
-                self.limiter.answered(ticket)
+            self.limiter.answered(ticket)  # which a throttle beside it makes void
         elif failures:
             self.circuit.failed(probe=probe)
         else:

@@ -130,9 +130,9 @@ class RateLimiter:
         return DECREASE
 
     def _return_sends(self) -> float:
-        """Answers from the last decrease to the ceiling."""
+        """How many answers make one return."""
         usual = max(RETURN_SENDS, RETURN_S * self._rate)
-        if self._decrease > DECREASE:  # the ceiling is not known well: do not linger far below it
+        if self._decrease > DECREASE or self._returned > 1:  # far below the ceiling, or above: do not linger
             return usual
         return max(usual, min(SENDS_PER_THROTTLE * self._throttles, LONGEST_RETURN_S * self._rate))
 

@@ -22,12 +22,13 @@ __all__ = ["Backoff", "Tally", "nap", "rounds"]
 POLL_S = 0.25
 """How soon a wait notices that everything stops."""
 
+
 @dataclass(slots=True)
 class Tally:
     """How the sends of one item have failed so far.
 
     failures: unreachable, internal error, timeout. unknown: those among them that may have been billed.
-    throttles: sends that the vendor refused as too many.
+    throttles: sends that the vendor refused as too many, or that cost nothing and failed as all others did.
     """
 
     failures: int = 0
@@ -44,11 +45,9 @@ class Tally:
         """
         if not error.retryable:
             return True
-        if isinstance(error, RateLimitedError):
+        if isinstance(error, RateLimitedError) or (outage and not error.maybe_billed):
             self.throttles += 1
             return self.throttles >= settings.throttle_attempts
-        if outage and not error.maybe_billed:
-            return False
         self.failures += 1
         self.unknown += error.maybe_billed
         return (

@@ -20,8 +20,8 @@ class TransportSettings(Settings):
     failed for good; deadline_s: the same in seconds spent in these sends and in backing off between them, where
     waiting for its turn does not count. resends_after_unknown: how often it is sent again after a send that
     may have been billed. throttle_attempts: throttled sends after which it has failed for good; large, since a
-    throttle costs nothing and says nothing about the picture, and finite, since some vendors throttle for ever what
-    is too large for the account. What costs nothing and fails while the circuit is open counts for none of these.
+    throttle costs nothing and says nothing about the picture, and finite, since some vendors throttle for ever
+    what is too large for the account. What costs nothing and fails while the circuit is open counts as one.
 
     Backing off. Before send k + 1 a uniform random part of min(backoff_max_s, backoff_base_s * 2^(k-1)), on top
     of what the vendor asked for; of that, retry_after_max_s is believed.

@@ -151,16 +151,98 @@ def test_the_fingerprint_follows_what_the_map_does() -> None:
     changed = [{}, ordered, ANIMALS, {**ordered, "combine": "sum"}, {**ordered, "threshold": 0.5}]
     assert len({label_map(settings).fingerprint() for settings in changed}) == len(changed)
     expected = "f7fe22df144fa60d791ff28c2f4c7656fd1c35d6b58b5e2ec753c94391ec77ca"
+    assert label_map({**ANIMALS, "parents": True}).fingerprint() != label_map(ANIMALS).fingerprint()
     known = {"groups": {"dog": ["Dog", "Puppy"]}, "synonyms": {"Doggo": "Dog"}, "combine": "sum"}
     assert label_map(known).fingerprint() == expected
 
 
+TREE: dict[str, Any] = {
+    "parents": True,
+    "synonyms": {"Hound": "Dog", "Canine": "Wolf"},
+    "groups": {"dog": ["Dog"], "cat": ["Cat"], "pug": ["Show Pug"], "pet": ["Companion"]},
+}
+PUG = ScoredLabel("Pug", 0.9, parents=("Animal", "Dog", "Canine"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels", "scores"),
+    [
+        (TREE, (PUG,), {"dog": 0.9}),
+        ({**TREE, "parents": False}, (PUG,), {"Pug": 0.9}),
+        (TREE, (PUG, ScoredLabel("Dog", 0.95)), {"dog": 0.95}),
+        ({**TREE, "combine": "sum"}, (PUG, ScoredLabel("Dog", 0.5)), {"dog": 0.9}),
+        (TREE, (ScoredLabel("Beagle", 0.8, parents=("Hound",)),), {"dog": 0.8}),
+        (TREE, (ScoredLabel("Fox", 0.8, parents=("Canine",)),), {"Fox": 0.8}),
+        (TREE, (ScoredLabel("Show Pug", 0.8, parents=("Dog",)),), {"pug": 0.8}),
+        (TREE, (ScoredLabel("Pug", 0.7, parents=("Dog", "Companion")),), {"dog": 0.7, "pet": 0.7}),
+        (TREE, (ScoredLabel("Car", 0.7, parents=("Vehicle",)),), {"Car": 0.7}),
+        ({**TREE, "closed": True}, (ScoredLabel("Car", 0.7, parents=("Vehicle",)),), {}),
+        ({**TREE, "closed": True, "other": "else"}, (PUG, ScoredLabel("Car", 0.7)), {"dog": 0.9, "else": 0.7}),
+        ({**TREE, "ignore_case": True}, (ScoredLabel("Beagle", 0.7, parents=("DOG",)),), {"dog": 0.7}),
+    ],
+)
+def test_a_label_without_a_class_counts_for_those_of_its_parents(
+    settings: dict[str, Any], labels: tuple[ScoredLabel, ...], scores: Scores
+) -> None:
+    labels_map = label_map(settings)
+    assert labels_map.scores(Reply(labels)) == scores
+    assert {name for label in labels for name in labels_map.classes_of(label)} == set(scores)
+
+
+def test_a_parent_answers_a_question_of_presence() -> None:
+    labels_map = label_map({**TREE, "present": {"label": "dog", "confidence": 0.8}})
+    assert labels_map.vote(Reply((PUG,))) == "dog"
+    assert labels_map.vote(Reply((ScoredLabel("Car", 0.9),))) == "not dog"
+
+
+@pytest.mark.parametrize(
+    ("label", "scores"),
+    [
+        (ScoredLabel("Car", 0.5, aliases=("Automobile",)), {"vehicle": 0.5}),
+        (ScoredLabel("Car", 0.5, "/m/1", aliases=("Automobile",)), {"by id": 0.5}),
+        (ScoredLabel("Truck", 0.5, aliases=("Automobile",)), {"lorry": 0.5}),
+        (ScoredLabel("Car", 0.5, aliases=("Motor", "Automobile")), {"vehicle": 0.5}),
+        (ScoredLabel("Car", 0.5, aliases=("Automobile", "Motor")), {"vehicle": 0.5}),
+        (ScoredLabel("Car", 0.5, parents=("Engine",), aliases=("Automobile",)), {"vehicle": 0.5}),
+        (ScoredLabel("Car", 0.5, aliases=("Coach",)), {"Car": 0.5}),
+    ],
+)
+def test_an_id_goes_before_a_name_a_name_before_an_alias_and_an_alias_before_parents(
+    label: ScoredLabel, scores: Scores
+) -> None:
+    settings = {
+        "parents": True,
+        "synonyms": {"/m/1": "by id", "Truck": "lorry"},
+        "groups": {"vehicle": ["Automobile"], "machine": ["Motor", "Engine"]},
+    }
+    assert label_map(settings).scores(Reply((label,))) == scores
+
+
+def test_the_shipped_map_takes_the_words_and_ids_of_several_vendors() -> None:
+    labels_map = label_map(Path(__file__).parents[2] / "configs" / "labels" / "everyday.toml")
+    replies: dict[str | None, Reply] = {
+        "dog": Reply((PUG, ScoredLabel("Animal", 0.99))),
+        "vehicle": Reply((ScoredLabel("Automobil", 0.9, "/m/0k4j"),)),
+        "bird": Reply((ScoredLabel("bird", 0.9), ScoredLabel("outdoor", 0.8))),
+        "plant": Reply((ScoredLabel("texture", 0.9), ScoredLabel("tree", 0.6), ScoredLabel("cat", 0.4))),
+        None: Reply((ScoredLabel("texture", 0.9), ScoredLabel("cat", 0.4))),
+    }
+    assert {name: labels_map.vote(reply) for name, reply in replies.items()} == {name: name for name in replies}
+    assert set(labels_map.classes) == {"person", "dog", "cat", "bird", "vehicle", "food", "plant", "building"}
+
+
 NAMES = ["Dog", "dog", "Doggo", "Puppy", "Eagle", "Vulture", "Cat", "cat"]
+SOME_NAMES = st.lists(st.sampled_from(NAMES), max_size=3).map(tuple)
 LABELS = st.builds(
-    ScoredLabel, st.sampled_from(NAMES), st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0]) | st.floats(0, 1)
+    ScoredLabel,
+    st.sampled_from(NAMES),
+    st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0]) | st.floats(0, 1),
+    parents=SOME_NAMES,
+    aliases=SOME_NAMES,
 )
 MAPS = [
-    label_map({**base, "combine": combine, **closed, "ignore_case": ignore_case})
+    label_map({**base, "combine": combine, **closed, "ignore_case": ignore_case, "parents": parents})
+    for parents in (False, True)
     for base in ({}, ANIMALS)
     for combine in ("max", "sum")
     for closed in ({}, {"closed": True, "groups": {"else": ["Cat"]}})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from smoothing_proxy.errors import ConfigError, LedgerError
-from smoothing_proxy.smoothing.drive import Recording, count_draws, drive, replay
-from smoothing_proxy.smoothing.plan import ESTIMATION, SELECTION, certify_plan, predict_plan
+from smoothing_proxy.smoothing.drive import Recording, drive, replay
+from smoothing_proxy.smoothing.plan import ESTIMATION, SELECTION, certify_plan, most_draws, predict_plan
 from smoothing_proxy.smoothing.settings import Smoothing
 from smoothing_proxy.stats.certificates import certify_votes, predict_votes
 from smoothing_proxy.types import Draws, Votes
@@ -35,9 +38,10 @@ def test_certify_takes_its_label_from_the_selection_and_its_proof_from_the_estim
     assert end.value.value == expected
 
 
-def test_predict_is_one_phase() -> None:
+def test_fixed_predict_is_one_phase() -> None:
     votes = Votes({"cat": 80, "dog": 15}, failed=5)
-    assert replay(predict_plan(SETTINGS), lambda request: votes) == predict_votes(votes, alpha=0.001)
+    fixed = replace(SETTINGS, method="fixed")
+    assert replay(predict_plan(fixed), lambda request: votes) == predict_votes(votes, alpha=0.001)
 
 
 @pytest.mark.anyio
@@ -63,9 +67,16 @@ def test_a_recording_that_ends_too_early_is_refused() -> None:
         replay(certify_plan(SETTINGS), Recording(["cat"] * 50))
 
 
-def test_the_dry_run_counts_every_draw() -> None:
-    assert count_draws(certify_plan(SETTINGS)) == 120
-    assert count_draws(predict_plan(SETTINGS)) == 100
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({}, 120),
+        ({"target_radius": 0.25, "max_queries": 300}, 300),
+        ({"method": "largest", "max_queries": 300}, 320),
+    ],
+)
+def test_the_most_that_a_proof_can_cost_is_known_before(settings: dict[str, Any], most: int) -> None:
+    assert most_draws(replace(SETTINGS, **settings)) == most
 
 
 @pytest.mark.parametrize(
@@ -80,6 +91,14 @@ def test_the_dry_run_counts_every_draw() -> None:
         ({"sigma": 0.25, "n0": 0}, "n0 = 0: expected a whole number of draws, at least 1"),
         ({"sigma": 0.25, "n": 100.5}, "n = 100.5"),
         ({"sigma": 0.25, "working_size": "big"}, "working size 'big'"),
+        ({"sigma": 0.25, "method": "tarket"}, "did you mean 'target'"),
+        ({"sigma": 0.25, "method": "target"}, "say which radius"),
+        ({"sigma": 0.25, "method": "fixed", "target_radius": 0.25}, "has no target"),
+        ({"sigma": 0.25, "target_radius": 0.25, "target_radii": (0.5,)}, "give one of them"),
+        ({"sigma": 0.25, "target_radius": 0.5, "max_queries": 200}, "at least 301 draws, max_queries is 200"),
+        ({"sigma": 0.25, "target_radius": -0.5}, "target_radius = -0.5"),
+        ({"sigma": 0.25, "policy": "fast"}, "policy = 'fast'"),
+        ({"sigma": 0.25, "lookahead": 0}, "lookahead = 0"),
     ],
 )
 def test_settings_out_of_range_are_refused_with_what_was_expected(values: dict[str, float], message: str) -> None:

@@ -1,0 +1,122 @@
+"""Cloud Vision's gRPC front: BatchAnnotateImages of google.cloud.vision.v1.ImageAnnotator, whoever answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc  # type: ignore[import-untyped, unused-ignore]
+
+from smoothing_proxy.errors import ConfigError
+from smoothing_proxy.types import Reply
+from smoothing_proxy.wire.base import Fault, Question, RequestFault
+from smoothing_proxy.wire.google_grpc import code_of, trailing_metadata
+from smoothing_proxy.wire.google_proto import parse, question_of, response_of
+
+__all__ = ["METHOD", "Ask", "GrpcServer", "Verify", "serve_grpc"]
+
+Ask: TypeAlias = Callable[[Question], Awaitable[Sequence[Reply | RequestFault]]]
+"""An answer for each image of the question, in order. Raises RequestFault where there is none at all.
+
+It is cancelled when its client leaves, or the client's deadline has passed.
+"""
+
+Verify: TypeAlias = Callable[[str], None]
+"""Raises RequestFault for a key (an API key or a bearer token) that may not ask."""
+
+METHOD = "/google.cloud.vision.v1.ImageAnnotator/BatchAnnotateImages"
+
+REQUEST_BYTES = 40 * 2**20
+"""gRPC itself takes 4 MiB unless told otherwise. 16 pictures of 640x480 px are 11 MB."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),  # a port that is taken is an error
+)
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcServer:
+    """A server that answers until it is stopped."""
+
+    port: int
+    _server: Any
+
+    async def stop(self, grace_s: float = 0.0) -> None:
+        """Take no further requests, and cancel after `grace_s` what is still under way."""
+        await self._server.stop(grace_s)
+
+
+async def serve_grpc(ask: Ask, verify: Verify, host: str = "127.0.0.1", port: int = 0) -> GrpcServer:
+    """Serve in the running event loop, without TLS. port: 0 takes any free one.
+
+    Raises ConfigError when the port is taken.
+    """
+    server = grpc.aio.server(options=_OPTIONS)
+    server.add_generic_rpc_handlers((_Methods(ask, verify),))
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        taken = server.add_insecure_port(address)
+    except RuntimeError:
+        taken = 0
+    if not taken:
+        raise ConfigError(f"cannot listen on {address} for gRPC: is the port taken?")
+    await server.start()
+    return GrpcServer(taken, server)
+
+
+class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
+    """One method that is answered, and a refusal for every other one."""
+
+    def __init__(self, ask: Ask, verify: Verify) -> None:
+        self._ask = ask
+        self._verify = verify
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a call. Messages stay bytes, so that what cannot be read is refused in Google's way."""
+        known = handler_call_details.method == METHOD
+        return grpc.unary_unary_rpc_method_handler(self._annotate if known else _unknown)
+
+    async def _annotate(self, raw: bytes, context: Any) -> bytes:
+        try:
+            return await self._answered(raw, context)
+        except RequestFault as found:
+            fault = found
+        except Exception:
+            _logger.exception("a gRPC request failed")
+            fault = RequestFault(Fault.INTERNAL, "Internal error encountered.")
+        return await _refuse(context, fault)
+
+    async def _answered(self, raw: bytes, context: Any) -> bytes:
+        self._verify(_key(context.invocation_metadata() or ()))
+        message = parse(raw)
+        answers = await self._ask(question_of(message))
+        response: bytes = response_of(message, answers).SerializeToString()
+        return response
+
+
+async def _unknown(_: bytes, context: Any) -> bytes:
+    return await _refuse(context, RequestFault(Fault.UNKNOWN_OPERATION, f"Only {METHOD} is answered here."))
+
+
+async def _refuse(context: Any, fault: RequestFault) -> bytes:
+    code = next(status for status in grpc.StatusCode if status.value[0] == code_of(fault))
+    await context.abort(code, fault.message, trailing_metadata(fault))
+    raise AssertionError("abort always raises")
+
+
+def _key(metadata: Sequence[tuple[str, str | bytes]]) -> str:
+    """The API key or bearer token of a call. Raises RequestFault (UNAUTHENTICATED) where there is neither."""
+    sent = {key: value for key, value in metadata if isinstance(value, str)}
+    scheme, _, token = sent.get("authorization", "").partition(" ")
+    key = sent.get("x-goog-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+    if not key:
+        raise RequestFault(
+            Fault.UNAUTHENTICATED, "Request is missing required authentication credential: API key or token."
+        )
+    return key

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothing_proxy.cli.options import encoding_table, key_values, json_option
+from smoothing_proxy.cli.options import encoding_table, json_option, key_values
 from smoothing_proxy.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -71,6 +71,7 @@ class AwsRekognition:
     """
 
     batch_size = 1
+    remote = True
 
     def __init__(
         self,

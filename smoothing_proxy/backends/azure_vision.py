@@ -68,6 +68,7 @@ class AzureVision:
     """
 
     batch_size = 1
+    remote = True
 
     def __init__(
         self,

@@ -37,6 +37,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def remote(self) -> bool:
+        """Whether requests leave this machine, so that they can be throttled and lost, and may be sent again."""
+        ...
+
+    @property
     def price_usd(self) -> float:
         """Dollars for one copy, >= 0."""
         ...

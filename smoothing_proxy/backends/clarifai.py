@@ -85,6 +85,7 @@ class Clarifai:
             raise ConfigError(f"{NAME}: batch is {batch}; expected 1 to {LIMITS.batch}")
         self.name = NAME
         self.batch_size = batch
+        self.remote = True
         self.concurrency = concurrency
         self.encoding = encoding_within(encoding, LIMITS, source=f"{NAME}: encoding")
         price = price_of(NAME, price_usd_per_1000, price_as_of)

@@ -100,6 +100,7 @@ class GoogleVision:
             raise ConfigError(f"{NAME}: batch is {batch}; a request takes at most {LIMITS.batch} pictures")
         self.name = NAME
         self.batch_size = batch
+        self.remote = True
         self.concurrency = concurrency
         self.encoding = _encoding(encoding)
         price = price_of(NAME, price_usd_per_1000, price_as_of)

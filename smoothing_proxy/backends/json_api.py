@@ -66,6 +66,7 @@ class JsonApi:
     """
 
     batch_size = 1
+    remote = True
 
     def __init__(
         self,

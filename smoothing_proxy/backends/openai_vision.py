@@ -54,6 +54,7 @@ class OpenAiVision:
     """
 
     batch_size = 1
+    remote = True
 
     def __init__(
         self,

@@ -70,7 +70,7 @@ class Sampler:
         self.journal = journal or ForgetfulJournal()
         self.observers = observers
         if transport is None:
-            transport = TransportSettings() if getattr(backend, "remote", True) else ON_THIS_MACHINE
+            transport = TransportSettings() if backend.remote else ON_THIS_MACHINE
         self.courier = Courier(transport, in_flight=in_flight, backend=backend.name)
         self.room = Room(in_flight * backend.batch_size + MAKERS * classifier.denoiser.batch_size)
         self.makers = anyio.CapacityLimiter(MAKERS)

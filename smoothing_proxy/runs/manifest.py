@@ -34,7 +34,7 @@ def describe_question(
     reference: where the labels that count as correct come from.
     """
     return {
-        "smoothing": asdict(smoothing),
+        "smoothing": {**asdict(smoothing), "target_radii": list(smoothing.target_radii)},
         "denoiser": {"name": classifier.denoiser.name, "fingerprint": classifier.denoiser.fingerprint},
         "backend": dict(classifier.backend.fingerprint),
         "price_usd": classifier.backend.price_usd,

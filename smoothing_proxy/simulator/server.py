@@ -118,7 +118,7 @@ async def _grpc(simulator: Simulator, settings: SimulatorSettings) -> AsyncItera
     if not speaks_grpc(simulator.wire.name):
         yield None
         return
-    from smoothing_proxy.simulator.google_grpc import serve_grpc
+    from smoothing_proxy.serving.google_grpc import serve_grpc
 
     server = await serve_grpc(simulator.ask, simulator.check_key, settings.host, settings.grpc_port)
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import grpc  # type: ignore[import-untyped, unused-ignore]
@@ -15,7 +15,7 @@ from smoothing_proxy.wire.base import Fault, Question, RequestFault
 from smoothing_proxy.wire.google_grpc import code_of, trailing_metadata
 from smoothing_proxy.wire.google_proto import parse, question_of, response_of
 
-__all__ = ["METHOD", "Ask", "GrpcServer", "Verify", "serve_grpc"]
+__all__ = ["METHOD", "Answer", "Ask", "Call", "GrpcServer", "Verify", "required_key", "serve_calls", "serve_grpc"]
 
 Ask: TypeAlias = Callable[[Question], Awaitable[Sequence[Reply | RequestFault]]]
 """An answer for each image of the question, in order. Raises RequestFault where there is none at all.
@@ -26,16 +26,28 @@ It is cancelled when its client leaves, or the client's deadline has passed.
 Verify: TypeAlias = Callable[[str], None]
 """Raises RequestFault for a key (an API key or a bearer token) that may not ask."""
 
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call as it arrived. body: the serialised request. key: API key or bearer token, "" where there is neither.
+
+    metadata: the texts among it, names in lower case; of one that was sent twice, the last. tell: metadata of the
+    answer or of the refusal, told at most once, and before it.
+    """
+
+    body: bytes
+    key: str
+    metadata: Mapping[str, str] = field(repr=False)
+    tell: Callable[[Mapping[str, str]], Awaitable[None]] = field(repr=False)
+
+
+Answer: TypeAlias = Callable[[Call], Awaitable[bytes]]
+"""The serialised response. Raises RequestFault; cancelled as Ask is."""
+
 METHOD = "/google.cloud.vision.v1.ImageAnnotator/BatchAnnotateImages"
 
 REQUEST_BYTES = 40 * 2**20
 """gRPC itself takes 4 MiB unless told otherwise. 16 pictures of 640x480 px are 11 MB."""
-
-_OPTIONS = (
-    ("grpc.max_receive_message_length", REQUEST_BYTES),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),  # a port that is taken is an error
-)
 
 _logger = logging.getLogger(__name__)
 
@@ -57,11 +69,42 @@ async def serve_grpc(ask: Ask, verify: Verify, host: str = "127.0.0.1", port: in
 
     Raises ConfigError when the port is taken.
     """
-    server = grpc.aio.server(options=_OPTIONS)
-    server.add_generic_rpc_handlers((_Methods(ask, verify),))
+
+    async def answer(call: Call) -> bytes:
+        verify(required_key(call))
+        message = parse(call.body)
+        answers = await ask(question_of(message))
+        response: bytes = response_of(message, answers).SerializeToString()
+        return response
+
+    return await serve_calls(answer, host, port)
+
+
+async def serve_calls(
+    answer: Answer,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    tls: tuple[bytes, bytes] | None = None,
+    request_bytes: int = REQUEST_BYTES,
+) -> GrpcServer:
+    """Serve calls as they arrive, in the running event loop; keys are the caller's to check.
+
+    tls: private key and certificate chain, both PEM. Raises ConfigError when the port is taken.
+    """
+    options = (
+        ("grpc.max_receive_message_length", request_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),  # a port that is taken is an error
+    )
+    server = grpc.aio.server(options=options)
+    server.add_generic_rpc_handlers((_Methods(answer),))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        taken = server.add_insecure_port(address)
+        if tls is None:
+            taken = server.add_insecure_port(address)
+        else:
+            taken = server.add_secure_port(address, grpc.ssl_server_credentials([tls]))
     except RuntimeError:
         taken = 0
     if not taken:
@@ -70,12 +113,20 @@ async def serve_grpc(ask: Ask, verify: Verify, host: str = "127.0.0.1", port: in
     return GrpcServer(taken, server)
 
 
+def required_key(call: Call) -> str:
+    """The call's key. Raises RequestFault (UNAUTHENTICATED) where there is none."""
+    if not call.key:
+        raise RequestFault(
+            Fault.UNAUTHENTICATED, "Request is missing required authentication credential: API key or token."
+        )
+    return call.key
+
+
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
     """One method that is answered, and a refusal for every other one."""
 
-    def __init__(self, ask: Ask, verify: Verify) -> None:
-        self._ask = ask
-        self._verify = verify
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a call. Messages stay bytes, so that what cannot be read is refused in Google's way."""
@@ -84,20 +135,13 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
 
     async def _annotate(self, raw: bytes, context: Any) -> bytes:
         try:
-            return await self._answered(raw, context)
+            return await self._answer(_call(raw, context))
         except RequestFault as found:
             fault = found
         except Exception:
             _logger.exception("a gRPC request failed")
             fault = RequestFault(Fault.INTERNAL, "Internal error encountered.")
         return await _refuse(context, fault)
-
-    async def _answered(self, raw: bytes, context: Any) -> bytes:
-        self._verify(_key(context.invocation_metadata() or ()))
-        message = parse(raw)
-        answers = await self._ask(question_of(message))
-        response: bytes = response_of(message, answers).SerializeToString()
-        return response
 
 
 async def _unknown(_: bytes, context: Any) -> bytes:
@@ -110,13 +154,12 @@ async def _refuse(context: Any, fault: RequestFault) -> bytes:
     raise AssertionError("abort always raises")
 
 
-def _key(metadata: Sequence[tuple[str, str | bytes]]) -> str:
-    """The API key or bearer token of a call. Raises RequestFault (UNAUTHENTICATED) where there is neither."""
-    sent = {key: value for key, value in metadata if isinstance(value, str)}
+def _call(raw: bytes, context: Any) -> Call:
+    sent = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     scheme, _, token = sent.get("authorization", "").partition(" ")
     key = sent.get("x-goog-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
-    if not key:
-        raise RequestFault(
-            Fault.UNAUTHENTICATED, "Request is missing required authentication credential: API key or token."
-        )
-    return key
+
+    async def tell(metadata: Mapping[str, str]) -> None:
+        await context.send_initial_metadata(tuple(metadata.items()))
+
+    return Call(raw, key, sent, tell)

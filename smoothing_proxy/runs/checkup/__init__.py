@@ -1,0 +1,1 @@
+"""What can be wrong before the first paid draw, one finding for each check."""

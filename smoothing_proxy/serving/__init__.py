@@ -1,0 +1,1 @@
+"""Servers that the gateway and the simulator have in common."""

@@ -1,6 +1,7 @@
-"""`python -m denoiser_training CONFIG`: train, or resume, and export; `... evaluate CONFIG`: certify and compare.
+"""`python -m denoiser_training CONFIG`: train a denoiser, or resume, and export; `... classifier CONFIG`: the same
+for a classifier; `... evaluate CONFIG`: certify and compare.
 
-Both take `[--out DIR] [--set KEY=VALUE ...]`.
+All take `[--out DIR] [--set KEY=VALUE ...]`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from denoiser_training.classifier_config import load_classifier_config
 from denoiser_training.config import load_config
 from denoiser_training.evaluate_config import load_evaluation
 from smoothing_proxy.errors import ConfigError, DenoiserError, ImageError, SmoothingProxyError
@@ -62,6 +64,22 @@ def _train(path: Path, out: Path | None, overrides: Sequence[str], console: Cons
     return 0
 
 
+def _classifier(path: Path, out: Path | None, overrides: Sequence[str], console: Console) -> int:
+    config = load_classifier_config(path, overrides)
+    folder = out or Path("runs") / "classifiers" / config.name
+    import torch
+
+    from denoiser_training.classifier_run import train_alone
+
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    card = train_alone(config, folder, console)
+    if card is None:
+        return _stopped(folder, console)
+    console.print(f"{card}", highlight=False)
+    return 0
+
+
 def _evaluate(path: Path, out: Path | None, overrides: Sequence[str], console: Console) -> int:
     config = load_evaluation(path, overrides)
     folder = out or Path("runs") / "evaluation" / config.name
@@ -87,10 +105,17 @@ def _stopped(folder: Path, console: Console) -> int:
 COMMANDS = {
     "train": _Command(
         _train,
-        "Train a denoiser, or resume. `evaluate CONFIG` measures denoisers instead.",
+        "Train a denoiser, or resume. `classifier CONFIG` trains a classifier, `evaluate CONFIG` measures both.",
         "configs/training/digits.toml",
         "runs/training/NAME",
         "optimiser.lr=1e-3 phases.0.steps=100",
+    ),
+    "classifier": _Command(
+        _classifier,
+        "Train or fine-tune a classifier, or resume.",
+        "configs/classifiers/cifar10-resnet56-ft.toml",
+        "runs/classifiers/NAME",
+        "training.steps=100 training.optimiser.lr=1e-3",
     ),
     "evaluate": _Command(
         _evaluate,

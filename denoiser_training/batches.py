@@ -14,13 +14,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from denoiser_training.data import Pictures
+from denoiser_training.config import NoiseSettings
+from denoiser_training.pictures import Pictures
 from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.images.noise import GRID_SCALE
 
-__all__ = ["JUDGE", "Batches", "Place", "add_noise", "centre_crops", "generator", "to_unit"]
+__all__ = [
+    "COPIES",
+    "JUDGE",
+    "Batches",
+    "Place",
+    "add_noise",
+    "centre_crops",
+    "generator",
+    "noise_levels",
+    "to_unit",
+]
 
-ORDER, CUT, NOISE, JUDGE = range(4)
+ORDER, CUT, NOISE, JUDGE, COPIES = range(5)
 """What a random stream is for, so that no two uses share one."""
 
 
@@ -117,8 +128,14 @@ def to_unit(crops: Tensor) -> Tensor:
     return crops.float() / 255
 
 
+def noise_levels(noise: NoiseSettings, u: Tensor) -> Tensor:
+    """u: even on [0, 1]. Returns sigma, spread over the range."""
+    low, high = noise.sigma_min, noise.sigma_max
+    return low * (high / low) ** u if noise.spread == "log" else low + (high - low) * u
+
+
 def add_noise(
-    crops: Tensor, sigma: Tensor, stream: torch.Generator, *, part: slice = WHOLE, of: int | None = None
+    crops: Tensor, sigma: Tensor, stream: torch.Generator, *, part: slice | Tensor = WHOLE, of: int | None = None
 ) -> Tensor:
     """crops: uint8 [n, 3, h, w]. sigma: float [n], on the [0, 1] scale. Returns float32, not clipped.
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from denoiser_training.config import differences
+from denoiser_training.differences import differences
 from denoiser_training.errors import TrainingError
 from smoothing_proxy.errors import ConfigError
+from smoothing_proxy.settings_file import Settings
 
 __all__ = ["Best", "Checkpoint", "read_checkpoint", "write_checkpoint"]
 
@@ -70,8 +71,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         raise TrainingError(f"{path}: cannot write the checkpoint: {error}") from error
 
 
-def read_checkpoint(path: Path, config: Mapping[str, Any]) -> Checkpoint | None:
+def read_checkpoint(path: Path, config: Mapping[str, Any], kind: type[Settings] = Settings) -> Checkpoint | None:
     """The checkpoint, or None where there is none. Nothing in the file is run.
+
+    config: dumped settings. kind: which ones (see `differences`).
 
     Raises ConfigError when it was written with another config ([runtime] aside) or cannot be read.
     """
@@ -83,7 +86,7 @@ def read_checkpoint(path: Path, config: Mapping[str, Any]) -> Checkpoint | None:
         checkpoint = Checkpoint(**fields, best=None if best is None else Best(**best))
     except (OSError, RuntimeError, TypeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         raise ConfigError(f"{path}: not a checkpoint of this version: {error}") from error
-    changed = differences(json.loads(checkpoint.config), config)
+    changed = differences(json.loads(checkpoint.config), config, kind)
     if changed:
         raise ConfigError(
             f"{path}: written with another config; different: {', '.join(changed)}. "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import (
     Field,
@@ -18,13 +17,14 @@ from pydantic import (
     model_validator,
 )
 
+from denoiser_training.data_settings import DataSettings
 from denoiser_training.overrides import load_settings
 from smoothing_proxy.settings_file import Settings
 
 __all__ = [
     "ClassifierSettings",
     "Config",
-    "DataSettings",
+    "CopySettings",
     "DenoiserSettings",
     "EvaluateSettings",
     "ExportSettings",
@@ -34,39 +34,8 @@ __all__ = [
     "PhaseSettings",
     "RuntimeSettings",
     "SurrogateSettings",
-    "differences",
     "load_config",
 ]
-
-
-class DataSettings(Settings):
-    """Which pictures, and how they are cut.
-
-    source: "digits", a folder, or a .zip of one. license: what it allows, for the card.
-    working_size: "original", "shorter=256", ...: as at certification (smoothing_proxy.images.geometry).
-    crop_px: side of the square that a step sees. pad_px: pixels mirrored around a picture before it is cropped.
-    flip: mirror half of the crops.
-    test_every: each k-th name in sorted order, from the first, is kept out of the run altogether, for a test
-    afterwards; 0 keeps none out. validation_every: each k-th of the others is held out to choose the weights by.
-    limit: at most so many of the others, evenly spread; 0 takes all.
-    """
-
-    source: str = Field(min_length=1)
-    license: str = Field(min_length=1)
-    working_size: str = "original"
-    crop_px: PositiveInt
-    pad_px: NonNegativeInt = 0
-    flip: bool = True
-    test_every: NonNegativeInt = 0
-    validation_every: int = Field(default=10, ge=2)
-    limit: NonNegativeInt = 0
-
-    @field_validator("test_every")
-    @classmethod
-    def _leaves_some(cls, every: int) -> int:
-        if every == 1:
-            raise ValueError("1 keeps every picture for the test; expected 0 for none, or 2 or more")
-        return every
 
 
 class DenoiserSettings(Settings):
@@ -116,19 +85,56 @@ class OptimiserSettings(Settings):
     channels_last: bool = True
 
 
+class CopySettings(Settings):
+    """A kind of transformed copy that a classifier is trained on beside the pictures themselves.
+
+    share: of each step's pictures, on average, that are shown so. noise: Gaussian noise that is added first, at
+    one level per step (Cohen, Rosenfeld, Kolter 2019). denoisers: specs as smoothing_proxy.denoisers.registry
+    takes them ("wavelet:haar", a card's path), applied in turn; they are told the noise's level, without noise
+    `told_sigma`. A copy is clipped and rounded to bytes, as everything is that a classifier gets to see.
+    """
+
+    share: float = Field(gt=0, le=1)
+    noise: NoiseSettings | None = None
+    denoisers: tuple[str, ...] = ()
+    told_sigma: float = Field(default=0.1, gt=0, le=10)
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> CopySettings:
+        if self.noise is None and not self.denoisers:
+            raise ValueError("neither noise nor denoisers: the copy would be the picture itself")
+        return self
+
+
 class ClassifierSettings(Settings):
-    """How a surrogate is trained on the training split; `steps` of `batch` pictures without noise."""
+    """How a classifier is trained on the training split: `steps` of `batch` pictures with cross entropy.
+
+    label_smoothing: share of the target that all classes divide evenly (Szegedy et al. 2016, section 7).
+    copies: transformed pictures among those of a step; what their shares leave are the pictures themselves.
+    """
 
     steps: PositiveInt
     optimiser: OptimiserSettings = OptimiserSettings()
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    copies: tuple[CopySettings, ...] = ()
+
+    @field_validator("copies")
+    @classmethod
+    def _shares_fit(cls, copies: tuple[CopySettings, ...]) -> tuple[CopySettings, ...]:
+        if sum(copy.share for copy in copies) > 1 + 1e-9:
+            raise ValueError(f"their shares sum to {sum(copy.share for copy in copies):g}, above 1")
+        return copies
 
 
 class SurrogateSettings(Settings):
     """A classifier that may be differentiated.
 
-    network: "cifar-resnet", "mobilenet-v1", "small-cnn", "mlp", "torchvision:NAME" or "module:factory".
-    weights: safetensors for a network of ours, a state dict's for torchvision (None takes its own default).
-    input_px: side that crops are resized to; 0 takes them as they come. training: train it first, on this data.
+    network: "cifar-resnet", "cifar-resnet18", "mobilenet-v1", "small-cnn", "mlp", "torchvision:NAME",
+    "module:factory", or "card" for one that `python -m denoiser_training classifier` trained.
+    weights: safetensors for a network of ours, a state dict's for torchvision (None takes its own default), the
+    card of a "card". input_px: side that crops are resized to; 0 takes them as they come, or as the card says.
+    training: train it first, on this data; where there are weights, from these on.
+    options: of a network of ours with random weights (networks.fresh).
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -136,6 +142,7 @@ class SurrogateSettings(Settings):
     weights: Path | None = None
     input_px: NonNegativeInt = 0
     training: ClassifierSettings | None = None
+    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class ObjectiveSettings(Settings):
@@ -247,19 +254,3 @@ class Config(Settings):
 def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
     """The file's settings, with overrides as `overrides.load_settings` has them. Raises ConfigError as it does."""
     return load_settings(Config, path, overrides)
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Dotted keys whose values differ between two dumped configs, [runtime] aside."""
-    before, after = _flat("", old), _flat("", new)
-    keys = sorted(before.keys() | after.keys())
-    return [k for k in keys if not k.startswith("runtime.") and before.get(k) != after.get(k)]
-
-
-def _flat(prefix: str, value: Any) -> dict[str, str]:
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
-    if items is None:
-        return {prefix: json.dumps(value)}
-    return {
-        key: leaf for name, inner in items for key, leaf in _flat(f"{prefix}.{name}".strip("."), inner).items()
-    }

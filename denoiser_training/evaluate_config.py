@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from denoiser_training.config import DataSettings, SurrogateSettings
+from denoiser_training.config import SurrogateSettings
+from denoiser_training.data_settings import DataSettings
 from denoiser_training.overrides import load_settings
 from smoothing_proxy.images.noise import MAX_SIGMA
 from smoothing_proxy.settings_file import Settings

@@ -18,10 +18,11 @@ from rich.console import Console
 
 from denoiser_training.batches import centre_crops, to_unit
 from denoiser_training.certify import Certified, Certifier, Pixels, answers
-from denoiser_training.data import Pictures, load_pictures, split
+from denoiser_training.data import load_pictures, split
 from denoiser_training.evaluate_config import EvaluationConfig
 from denoiser_training.journal import Display
 from denoiser_training.machine import device_named, hardware
+from denoiser_training.pictures import Pictures
 from denoiser_training.surrogates import Surrogate, load_surrogate
 from denoiser_training.table import PAPER_ROWS, Row, markdown, read_report, write_report
 from smoothing_proxy.denoisers.base import Denoiser
@@ -46,7 +47,7 @@ def evaluate(config: EvaluationConfig, out: Path, console: Console) -> Path:
     device = device_named(config.runtime.device)
     panel = _panel(config, device)
     report_path, table_path = out / "evaluation.json", out / "evaluation.md"
-    report = read_report(report_path, panel.question())
+    report = read_report(report_path, panel.question(), EvaluationConfig)
     work = [(spec, panel.without_row(spec, report.rows)) for spec in panel.denoisers]
     work = [(spec, targets) for spec, targets in work if targets]
     console.print(f"{config.data.source}: {len(panel.pictures)} pictures", highlight=False)

@@ -10,9 +10,10 @@ import torch
 from pydantic import JsonValue
 
 from denoiser_training.config import Config, PhaseSettings
-from denoiser_training.data import Pictures
 from denoiser_training.loop import Outcome
 from denoiser_training.machine import hardware
+from denoiser_training.pictures import Pictures
+from denoiser_training.sources import source_name
 from denoiser_training.surrogates import Surrogate
 from smoothing_proxy.denoisers import weights
 from smoothing_proxy.denoisers.card import read_card
@@ -41,7 +42,7 @@ def export(
         sigma_min=config.noise.sigma_min,
         sigma_max=config.noise.sigma_max,
         min_side_px=config.export.min_side_px,
-        training_data=f"{len(pictures)} pictures of {_source(config)}",
+        training_data=f"{len(pictures)} pictures of {source_name(config.data.source)}",
         training_data_license=config.data.license,
         schedule="; then ".join([*_start(config), *(_phase(phase, config) for phase in config.phases)]),
         surrogates=tuple(surrogate.origin for surrogate in surrogates),
@@ -53,13 +54,6 @@ def export(
         license=config.export.license,
     )
     return weights.save(folder, outcome.best.weights, provenance, dtype=config.export.dtype)
-
-
-def _source(config: Config) -> str:
-    """What the pictures are called; a path's folders are nobody's business."""
-    if config.data.source == "digits":
-        return "scikit-learn's handwritten digits (8x8), its test pictures left out"
-    return Path(config.data.source).name
 
 
 def _start(config: Config) -> list[str]:

@@ -1,12 +1,12 @@
-"""`python -m denoiser_training.export_onnx CARD [--out FILE]`: a denoiser as ONNX, checked against torch."""
+"""`python -m denoiser_training.export_onnx CARD [--out FILE]`: a denoiser, or a classifier, as ONNX.
+
+What onnxruntime makes of the file is compared with torch before it is written.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from denoiser_training.classifier_card import is_classifier_card
+from denoiser_training.classifier_onnx import export_classifier_onnx, need_onnx
+from denoiser_training.files import replace_file
 from smoothing_proxy.denoisers import weights
 from smoothing_proxy.denoisers.card import DenoiserCard
-from smoothing_proxy.errors import ConfigError, DenoiserError, SmoothingProxyError
+from smoothing_proxy.errors import DenoiserError, SmoothingProxyError
 
 __all__ = ["TOLERANCE", "check_onnx", "export_onnx", "main"]
 
@@ -29,16 +32,15 @@ def export_onnx(card: Path, out: Path) -> float:
     """Write the denoiser of `card` to `out`; returns the largest difference from torch that was seen.
 
     Inputs: noisy float32 [n, 3, h, w] and sigma float32 [n], all three sizes free. Output: denoised, like noisy,
-    unclipped. The card's facts go into the file's metadata. Raises ConfigError when a library is missing,
-    DenoiserError when the card cannot be loaded, onnxruntime disagrees, or `out` cannot be written.
+    unclipped. The card's facts go into the file's metadata. Raises DenoiserError when the card cannot be loaded,
+    onnxruntime disagrees, or `out` cannot be written; ConfigError when a library is missing.
     """
-    for library in ("onnx", "onnxscript", "onnxruntime"):
-        _need(library)
+    need_onnx()
     facts, network = weights.load(card)
     data = _converted(facts, network)
     difference = check_onnx(data, facts, network)
     try:
-        _replace(out, data)
+        replace_file(out, data)
     except OSError as error:
         raise DenoiserError(f"{out}: cannot write it: {error}") from error
     return difference
@@ -70,24 +72,18 @@ def check_onnx(data: bytes, card: DenoiserCard, network: nn.Module) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the file is written, 2 when it cannot be."""
     parser = argparse.ArgumentParser(prog="python -m denoiser_training.export_onnx", description=__doc__)
-    parser.add_argument("card", type=Path, help="the denoiser's card (.json)")
+    parser.add_argument("card", type=Path, help="the card (.json) of a denoiser or classifier")
     parser.add_argument("--out", type=Path, help="the ONNX file; beside the card by default")
     options = parser.parse_args(arguments)
     out: Path = options.out or options.card.with_suffix(".onnx")
     try:
-        difference = export_onnx(options.card, out)
+        export = export_classifier_onnx if is_classifier_card(options.card) else export_onnx
+        difference = export(options.card, out)
     except SmoothingProxyError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", highlight=False, markup=False)
         return 2
     Console(soft_wrap=True).print(f"{out}: within {difference:.1e} of torch", highlight=False)
     return 0
-
-
-def _need(library: str) -> None:
-    try:
-        importlib.import_module(library)
-    except ImportError as error:
-        raise ConfigError(f"export to ONNX needs {library}: pip install 'smoothing-proxy[training]'") from error
 
 
 def _converted(card: DenoiserCard, network: nn.Module) -> bytes:
@@ -120,20 +116,6 @@ def _trials(card: DenoiserCard) -> Iterator[tuple[Tensor, Tensor]]:
         sigma = torch.linspace(card.sigma_min, card.sigma_max, count)
         noise = sigma[:, None, None, None] * torch.randn(shape, generator=stream)
         yield torch.rand(shape, generator=stream) + noise, sigma
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """As a whole: a crash leaves what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 if __name__ == "__main__":

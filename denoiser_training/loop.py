@@ -26,6 +26,7 @@ from denoiser_training.errors import TrainingError
 from denoiser_training.journal import Display, Meter, Records
 from denoiser_training.schedule import cosine, locate
 from denoiser_training.team import ALONE, Team
+from smoothing_proxy.settings_file import Settings
 
 __all__ = ["Loop", "Outcome", "Plan", "Stretch", "Task"]
 
@@ -65,7 +66,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train. config: what a checkpoint must have been written with. *_every: in steps.
+    """How to train. *_every: in steps. config: dumped settings, as a checkpoint must have them; kind: which ones.
 
     parts: the names beside "loss" that a task's losses may have, each a column of the journal.
     """
@@ -78,6 +79,7 @@ class Plan:
     evaluate_every: int
     runtime: RuntimeSettings
     config: Mapping[str, Any]
+    kind: type[Settings] = Settings
 
     @property
     def steps(self) -> int:
@@ -110,7 +112,7 @@ class Loop:
     def __init__(self, task: Task, plan: Plan, folder: Path, console: Console, team: Team = ALONE) -> None:
         self.task, self.plan, self.folder, self.team = task, plan, folder, team
         self.path = folder / "last.ckpt"
-        old = team.first(lambda: read_checkpoint(self.path, plan.config))
+        old = team.first(lambda: read_checkpoint(self.path, plan.config, plan.kind))
         self.step = old.step if old else 0
         self.average = copy.deepcopy(task.network).eval() if plan.optimiser.ema else None
         self.descent = Descent(task.network, plan.optimiser, team, compiled=plan.runtime.compile)

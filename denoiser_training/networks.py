@@ -5,16 +5,20 @@ Every forward takes float [n, 3, h, w] on [0, 1] and returns logits [n, classes]
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional
 
 from smoothing_proxy.errors import ConfigError, nearest
 
-__all__ = ["CifarResNet", "Mlp", "MobileNetV1", "SmallCnn", "fresh", "from_weights"]
+__all__ = ["OURS", "CifarResNet", "CifarResNet18", "Mlp", "MobileNetV1", "SmallCnn", "fresh", "from_weights"]
+
+OURS = ("cifar-resnet", "cifar-resnet18", "mlp", "mobilenet-v1", "small-cnn")
 
 
 class CifarResNet(nn.Module):
@@ -42,6 +46,23 @@ class CifarResNet(nn.Module):
         x = functional.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return logits
+
+
+class CifarResNet18(nn.Module):
+    """torchvision's resnet18 (11 million weights) for small pictures: a 3x3 stem at full size and no pooling."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        from torchvision.models import resnet18  # type: ignore[import-untyped]
+
+        self.body = resnet18(weights=None, num_classes=classes)
+        self.body.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.body.maxpool = nn.Identity()
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Float [n, 3, h, w] on [0, 1], best 32x32, to logits [n, classes]."""
+        logits: Tensor = self.body(4 * pictures - 2)
         return logits
 
 
@@ -114,47 +135,83 @@ class Mlp(nn.Module):
         return logits
 
 
-def from_weights(network: str, weights: Mapping[str, Tensor], *, source: str) -> nn.Module:
+def from_weights(
+    network: str, weights: Mapping[str, Tensor], *, source: str, classes: int | None = None
+) -> nn.Module:
     """A network of ours, its size read off the tensors, which are loaded as float32.
 
-    network: "cifar-resnet", "mobilenet-v1", "small-cnn" or "mlp". Raises ConfigError when they do not fit.
+    network: one of OURS. classes: another number of them leaves the last layer at random weights; None keeps the
+    file's. Raises ConfigError when they do not fit.
     """
     try:
-        module = _sized(network, weights)
-        module.load_state_dict({**_counters(module), **{key: tensor.float() for key, tensor in weights.items()}})
+        module = _sized(network, weights, classes)
+        head = _HEADS[network] + "."
+        other = classes is not None and len(weights[f"{head}weight"]) != classes
+        own = {key: t for key, t in module.state_dict().items() if other and key.startswith(head)}
+        kept = {key: t.float() for key, t in weights.items() if key not in own}
+        module.load_state_dict({**_counters(module), **kept, **own})
     except (KeyError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{source}: these are not the weights of a {network}: {error}") from error
     return module
 
 
-def fresh(network: str, classes: int, side: int) -> nn.Module:
-    """A network of ours with random weights, for pictures of side x side; "cifar-resnet" has depth 20.
+def fresh(network: str, classes: int, side: int, options: Mapping[str, JsonValue] | None = None) -> nn.Module:
+    """A network of ours with random weights, for pictures of side x side.
 
-    Raises ConfigError for one that is not trained here.
+    options: "depth" of a cifar-resnet (6 k + 2; 20 by default), "widths" of a small-cnn, "width" of a mlp.
+    Raises ConfigError for one that is not trained here, or has no such option.
     """
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "cifar-resnet": lambda: CifarResNet(3, classes),
-        "mlp": lambda: Mlp(classes, side),
-        "small-cnn": lambda: SmallCnn(classes),
+    makers: dict[str, Callable[..., nn.Module]] = {
+        "cifar-resnet": lambda depth=20: CifarResNet(_blocks(depth), classes),
+        "cifar-resnet18": lambda: CifarResNet18(classes),
+        "mlp": lambda width=128: Mlp(classes, side, width),
+        "small-cnn": lambda widths=(32, 64): SmallCnn(classes, widths),
     }
     if network not in makers:
         raise ConfigError(f"network {network!r} cannot be trained from random weights{nearest(network, makers)}")
-    return makers[network]()
+    known = inspect.signature(makers[network]).parameters
+    for key in options or {}:
+        if key not in known:
+            raise ConfigError(f"network {network!r} has no option {key!r}{nearest(key, known)}")
+    try:
+        return makers[network](**(options or {}))
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ConfigError(f"network {network!r} with {dict(options or {})}: {error}") from error
 
 
-def _sized(network: str, weights: Mapping[str, Tensor]) -> nn.Module:
+_HEADS = {
+    "cifar-resnet": "linear",
+    "cifar-resnet18": "body.fc",
+    "mlp": "layers.4",
+    "mobilenet-v1": "classifier",
+    "small-cnn": "linear",
+}
+"""The last layer of each, which has one row per class."""
+
+
+def _blocks(depth: int) -> int:
+    if depth < 8 or (depth - 2) % 6:
+        raise ValueError(f"depth {depth} is not 6 k + 2 with k >= 1")
+    return (depth - 2) // 6
+
+
+def _sized(network: str, weights: Mapping[str, Tensor], classes: int | None) -> nn.Module:
+    count = classes or len(weights[f"{_HEADS[network]}.weight"])
     if network == "cifar-resnet":
-        blocks = {key.split(".")[1] for key in weights if key.startswith("layer1.")}
-        return CifarResNet(len(blocks), len(weights["linear.weight"]))
+        return CifarResNet(len({key.split(".")[1] for key in weights if key.startswith("layer1.")}), count)
+    if network == "cifar-resnet18":
+        return CifarResNet18(count)
     if network == "mobilenet-v1":
-        return MobileNetV1(len(weights["stem.weight"]), len(weights["classifier.weight"]))
+        return MobileNetV1(len(weights["stem.weight"]), count)
     if network == "small-cnn":
-        widths = [
-            len(tensor) for key, tensor in weights.items() if key.startswith("features.") and tensor.ndim == 4
-        ]
-        return SmallCnn(len(weights["linear.weight"]), sorted(widths))
+        kernels = sorted(
+            (int(key.split(".")[1]), len(tensor))
+            for key, tensor in weights.items()
+            if key.startswith("features.") and tensor.ndim == 4
+        )
+        return SmallCnn(count, [width for _, width in kernels])
     hidden, pixels = weights["layers.0.weight"].shape
-    return Mlp(len(weights["layers.4.weight"]), round((pixels / 3) ** 0.5), hidden)
+    return Mlp(count, round((pixels / 3) ** 0.5), hidden)
 
 
 def _counters(module: nn.Module) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from denoiser_training.batches import JUDGE, Batches, Place, add_noise, generator, to_unit
+from denoiser_training.batches import JUDGE, Batches, Place, add_noise, generator, noise_levels, to_unit
 from denoiser_training.config import NoiseSettings
 from denoiser_training.evaluate import Judges, runner
 from denoiser_training.journal import write_strip
@@ -49,7 +49,7 @@ class DenoiserTask:
         crops, labels = batches.at(place, part)
         crops = crops.to(device, non_blocking=True)
         stream = generator(device, self.seed, place)
-        sigma = _levels(self.noise, torch.rand(batches.batch, generator=stream, device=device))[part]
+        sigma = noise_levels(self.noise, torch.rand(batches.batch, generator=stream, device=device))[part]
         noisy = add_noise(crops, sigma, stream, part=part, of=batches.batch)
         if self.channels_last:
             noisy = noisy.contiguous(memory_format=torch.channels_last)
@@ -82,9 +82,3 @@ class DenoiserTask:
 
     def _mean_accuracy(self, figures: dict[str, float]) -> float:
         return sum(figures[judge.name] for judge in self.judges.classifiers) / len(self.judges.classifiers)
-
-
-def _levels(noise: NoiseSettings, u: Tensor) -> Tensor:
-    """u: even on [0, 1]. Returns sigma, spread over the range."""
-    low, high = noise.sigma_min, noise.sigma_max
-    return low * (high / low) ** u if noise.spread == "log" else low + (high - low) * u

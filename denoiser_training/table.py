@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from denoiser_training.config import differences
+from denoiser_training.differences import differences
 from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.settings_file import Settings, parse_settings
 from smoothing_proxy.stats.curves import CurvePoint, Share
@@ -108,8 +108,8 @@ class Report(Settings):
         return Report(settings=self.settings, rows=(*self.rows, *rows))
 
 
-def read_report(path: Path, settings: Mapping[str, Any]) -> Report:
-    """What `path` holds, or no rows where there is no such file.
+def read_report(path: Path, settings: Mapping[str, Any], kind: type[Settings] = Settings) -> Report:
+    """What `path` holds, or no rows where there is no such file. kind: whose dump `settings` are.
 
     Raises ConfigError when it was made with other settings, which it names, or cannot be read.
     """
@@ -122,7 +122,7 @@ def read_report(path: Path, settings: Mapping[str, Any]) -> Report:
     if not isinstance(tables, dict):
         raise ConfigError(f"{path}: not an evaluation's report: expected a JSON object")
     report = parse_settings(Report, tables, source=str(path))
-    changed = differences(report.settings, settings)
+    changed = differences(report.settings, settings, kind)
     if changed:
         raise ConfigError(f"{path}: made with other settings; different: {', '.join(changed)}; use another --out")
     return report

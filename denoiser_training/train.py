@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from denoiser_training.batches import Batches, centre_crops
 from denoiser_training.classifier import train_classifier
 from denoiser_training.config import Config, SurrogateSettings
-from denoiser_training.data import Pictures, load_pictures, split
+from denoiser_training.data import load_pictures, split
 from denoiser_training.evaluate import Judges, runner
 from denoiser_training.export import export
 from denoiser_training.loop import Loop, Plan, Stretch
 from denoiser_training.objectives import WeightedSum, check_labels
+from denoiser_training.pictures import Pictures
 from denoiser_training.step import DenoiserTask
 from denoiser_training.surrogates import Surrogate, load_surrogate
 from denoiser_training.team import Team, team_of
@@ -191,6 +192,7 @@ def _plan(config: Config) -> Plan:
         evaluate_every=config.evaluate.every,
         runtime=config.runtime,
         config=json.loads(config.model_dump_json()),
+        kind=Config,
     )
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from denoiser_training.batches import JUDGE, Batches, Place, add_noise, centre_crops, generator
-from denoiser_training.data import Pictures, digits
+from denoiser_training.data import digits
+from denoiser_training.pictures import Pictures
 from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.images.noise import GRID_SCALE
 

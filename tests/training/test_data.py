@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from denoiser_training.config import DataSettings
 from denoiser_training.data import digits, is_digits_test, load_pictures, split
+from denoiser_training.data_settings import DataSettings
 from smoothing_proxy.errors import ConfigError, ImageError
 
 

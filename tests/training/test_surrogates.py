@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from denoiser_training.batches import centre_crops, to_unit
-from denoiser_training.config import DataSettings, SurrogateSettings
+from denoiser_training.config import SurrogateSettings
 from denoiser_training.data import load_pictures
-from denoiser_training.networks import CifarResNet, Mlp, MobileNetV1, SmallCnn, fresh, from_weights
+from denoiser_training.data_settings import DataSettings
+from denoiser_training.networks import CifarResNet, CifarResNet18, Mlp, MobileNetV1, SmallCnn, fresh, from_weights
 from denoiser_training.surrogates import Surrogate, in_turn, load_surrogate
 from smoothing_proxy.errors import ConfigError
 
@@ -54,11 +55,20 @@ def test_a_mobilenet_is_as_accurate_as_its_source_says(
     assert accuracy(surrogate, centre_crops(pictures, size), labels) == pytest.approx(known, abs=7)
 
 
-@pytest.mark.parametrize("network", [CifarResNet(2, 7), MobileNetV1(8, 7), SmallCnn(7, (4, 6, 8)), Mlp(7, 8, 12)])
+@pytest.mark.parametrize(
+    "network",
+    [CifarResNet(2, 7), CifarResNet18(7), MobileNetV1(8, 7), SmallCnn(7, (4, 8, 6)), Mlp(7, 8, 12)],
+    ids=lambda network: type(network).__name__,
+)
 def test_a_network_is_rebuilt_from_its_weights_alone(network: nn.Module, tmp_path: Path) -> None:
-    kind = {CifarResNet: "cifar-resnet", MobileNetV1: "mobilenet-v1", SmallCnn: "small-cnn", Mlp: "mlp"}[
-        type(network)
-    ]
+    kinds: dict[type[nn.Module], str] = {
+        CifarResNet: "cifar-resnet",
+        CifarResNet18: "cifar-resnet18",
+        MobileNetV1: "mobilenet-v1",
+        SmallCnn: "small-cnn",
+        Mlp: "mlp",
+    }
+    kind = kinds[type(network)]
     kept = {key: t for key, t in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     safetensors.torch.save_file(kept, tmp_path / "w.safetensors")
     pictures = torch.rand(3, 3, 8, 8)
@@ -66,6 +76,38 @@ def test_a_network_is_rebuilt_from_its_weights_alone(network: nn.Module, tmp_pat
     assert torch.equal(again(pictures), network.eval()(pictures))
     with pytest.raises(ConfigError, match=f"not the weights of a {kind}"):
         from_weights(kind, {"other": torch.zeros(1)}, source="w")
+
+
+def test_weights_for_other_classes_give_all_but_the_last_layer() -> None:
+    network = CifarResNet(1, 7)
+    other = from_weights("cifar-resnet", network.state_dict(), source="w", classes=3)
+    same = {key for key, t in network.state_dict().items() if torch.equal(t, other.state_dict()[key])}
+    assert network.state_dict().keys() - same == {"linear.weight", "linear.bias"}
+    assert other(torch.rand(1, 3, 32, 32)).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "says"),
+    [
+        ("cifar-resnet", {"depth": 21}, "depth 21 is not 6 k + 2"),
+        ("cifar-resnet", {"dept": 20}, "no option 'dept'; did you mean 'depth'"),
+        ("small-cnn", {"widths": []}, "network 'small-cnn' with"),
+        ("mlp", {"width": "wide"}, "network 'mlp' with"),
+        ("mobilenet-v1", {}, "cannot be trained from random weights"),
+    ],
+)
+def test_a_network_that_cannot_be_made_is_named(network: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        fresh(network, 10, 32, options)
+    assert says in str(error.value)
+
+
+def test_a_networks_size_follows_its_options() -> None:
+    deep = fresh("cifar-resnet", 4, 32, {"depth": 14})
+    assert [type(part).__name__ for part in deep.get_submodule("layer1").children()] == ["_ResNetBlock"] * 2
+    wide = fresh("small-cnn", 4, 8, {"widths": [5, 9, 3]})
+    assert wide.get_parameter("linear.weight").shape == (4, 3)
+    assert fresh("mlp", 4, 8, {"width": 6})(torch.rand(2, 3, 8, 8)).shape == (2, 4)
 
 
 def test_tensorflow_pads_at_the_bottom_and_the_right() -> None:

@@ -36,7 +36,8 @@ def test_the_library_code_certifies_a_photo(
 
 def test_the_configuration_is_valid() -> None:
     config = parse_settings(ProxyConfig, tomllib.loads(block("toml")), source="README.md")
-    assert config.backend.options == {"labels": "labels.txt"}
+    assert config.backend.options == {"region": "eu-west-1"}
+    assert config.budget.limit_queries(0.001) == 20_000
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)h][^)]*)\)", README))

@@ -11,8 +11,10 @@ import anyio
 import numpy as np
 
 from smoothing_proxy.assembly import make_ledger
-from smoothing_proxy.demo.digits import black_box, export_test_digits
+from smoothing_proxy.backends.prices import price_of
+from smoothing_proxy.demo.digits import export_test_digits
 from smoothing_proxy.demo.figure import Column, draw_figure
+from smoothing_proxy.demo.vendor import Vendor
 from smoothing_proxy.denoisers.registry import denoiser
 from smoothing_proxy.images import noise, pixels
 from smoothing_proxy.ledger.records import PictureRecord
@@ -23,25 +25,38 @@ from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.client import AsyncSmoothedClassifier
 from smoothing_proxy.smoothing.halt import Halt
 from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.transport.settings import TransportSettings
 from smoothing_proxy.types import Certificate
 
 __all__ = ["Demo"]
 
 SHOWN = 8
 
+UNHURRIED = TransportSettings(requests_per_s=10_000)
+"""The vendor on this machine has no limit to search for."""
+
 
 @dataclass(frozen=True)
 class Demo:
-    """out: its folder; run again, what is settled there is not asked again. digits: how many test digits."""
+    """out: its folder; run again, what is settled there is not asked again. digits: how many test digits.
+
+    vendor: where the black box is asked.
+    """
 
     out: Path
     digits: int
     smoothing: Smoothing
+    vendor: Vendor
 
     @property
     def folder(self) -> Path:
         """Where the digits lie as PNG files."""
         return self.out / "digits"
+
+    @property
+    def price_usd(self) -> float:
+        """Of one query, by Amazon's list."""
+        return price_of("aws-rekognition", None).usd
 
     def export(self) -> dict[str, str]:
         """Write the digits; returns file -> label."""
@@ -53,16 +68,19 @@ class Demo:
 
     def certify(self, name: str, labels: dict[str, str], observer: RunObserver) -> dict[str, Any]:
         """Certify the digits behind the denoiser `name`, in the run folder of that name; returns its summary."""
-        classifier = BaseClassifier(black_box(), denoiser(name), sigma=self.smoothing.sigma)
+        classifier = BaseClassifier(self.vendor.backend(), denoiser(name), sigma=self.smoothing.sigma)
         with make_ledger(self.out / name, paid=False) as ledger:
-            run = FolderRun(ledger, classifier, self.smoothing, self.folder, list(labels), labels)
+            run = FolderRun(
+                ledger, classifier, self.smoothing, self.folder, list(labels), labels, transport=UNHURRIED
+            )
             run.begin(str(self.out / name))
             anyio.run(_run_and_close, run, observer)
             self._draw(ledger, run, self.out / f"{name}.png")
             return write_report(ledger, self.out / name)
 
     async def _clean_accuracy(self, labels: dict[str, str]) -> float:
-        async with AsyncSmoothedClassifier(black_box(), smoothing=self.smoothing) as classifier:
+        vendor = self.vendor.backend()
+        async with AsyncSmoothedClassifier(vendor, smoothing=self.smoothing, transport=UNHURRIED) as classifier:
             answers = [await classifier.classify(self.folder / name) for name in labels]
         return sum(answer == label for answer, label in zip(answers, labels.values(), strict=True)) / len(labels)
 

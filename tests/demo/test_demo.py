@@ -19,14 +19,18 @@ pytest.importorskip("sklearn", reason="the digits come from scikit-learn")
 
 def test_the_demo_shows_that_the_denoiser_proves_more(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    result = CliRunner().invoke(app, ["demo", "--out", str(out), "--digits", "12", "--n", "200"])
+    result = CliRunner().invoke(app, ["demo", "--out", str(out), "--digits", "12", "--max-queries", "200"])
     assert result.exit_code == 0, result.output
     summaries = {name: json.loads((out / name / "summary.json").read_text()) for name in ("identity", "digits")}
     for summary in summaries.values():
         assert summary["complete"]
-        assert summary["cost"]["queries"] == 12 * 300
+        assert summary["cost"]["usd"] > 0
+        assert len(summary["model_versions"]) == 1
     bare, denoised = (summaries[name]["average_certified_radius"] for name in ("identity", "digits"))
-    assert denoised > 1.3 * bare
+    assert denoised > 1.1 * bare
+    asked = sum(summary["cost"]["queries"] for summary in summaries.values())
+    assert asked < 12 * 2 * 200
+    assert f"the vendor billed {asked + 12:,} queries" in result.stdout, "its bill and the ledgers' agree"
     lines = result.stdout.splitlines()
     assert [line.split("  ")[0] for line in lines[2:5]] == [
         "no defence, clean",

@@ -3,8 +3,8 @@
     python benchmarks/bench_vendor.py
 
 ideal: draws x latency / in flight, what a vendor with that latency allows at best. The pictures are small, so that
-neither denoiser nor encoder is the limit. limit: the share of a vendor's 50 requests a second that is used, and the
-share of sends that it throttles, after the first seconds: with the limit known, and found by the rate limiter.
+neither denoiser nor encoder is the limit. limit: the share of a vendor's 50 requests a second that is used, and of
+the sends that it throttles, after the first seconds: with the limit known, and found by the rate limiter.
 client: CPU time of this process for one query of a 60 KB copy, encoding apart. memory: what n = 10,000 needs more
 than n = 100.
 """
@@ -25,7 +25,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 from PIL import Image
@@ -39,9 +38,13 @@ from smoothing_proxy.settings_file import parse_settings
 from smoothing_proxy.smoothing.halt import Halt
 
 LATENCY_S, IN_FLIGHT, PICTURES, N0, N, TRIALS = 0.1, 64, 20, 20, 100, 3
-TPS = 50
+TPS, BURST = 50, 10
 RESULTS = Path(__file__).parent / "results" / "vendor.json"
-KEYS = {"AWS_ACCESS_KEY_ID": "simulator", "AWS_SECRET_ACCESS_KEY": "simulator-secret", "AWS_REGION": "us-east-1"}
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "simulator",
+    "AWS_SECRET_ACCESS_KEY": "simulator-secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 
 
 class Quiet:
@@ -137,7 +140,7 @@ def speed() -> dict[str, float]:
 
 def limit(transport: dict[str, Any], name: str) -> dict[str, float]:
     """How much of TPS is used, and how much is throttled, from 10 s on (the search for an unknown limit)."""
-    with simulator("-f", f"latency_s={LATENCY_S}", "-f", f"requests_per_s={TPS}", "-f", "burst=1") as url:
+    with simulator("-f", f"latency_s={LATENCY_S}", "-f", f"requests_per_s={TPS}", "-f", f"burst={BURST}") as url:
         seen, _ = run(url, pictures=PICTURES, n=N, in_flight=IN_FLIGHT, transport=transport)
     start, end = seen.settled_at[0] + 10, seen.settled_at[-1] - 0.5
     settled = sum(start <= at < end for at in seen.settled_at)
@@ -198,6 +201,7 @@ def main() -> None:
             "latency_s": LATENCY_S,
             "trials": TRIALS,
             "limit_per_s": TPS,
+            "limit_burst": BURST,
             "copy_bytes": size,
         },
         "note": "one after another: one picture, times the number of pictures",

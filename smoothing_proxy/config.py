@@ -52,14 +52,17 @@ class NamedOptions(Settings):
 
 
 class RunOptions(Settings):
-    """in_flight: requests under way at once; None takes the backend's. pictures_at_once: >= 1.
+    """in_flight: requests under way at once; None takes the backend's.
+
+    pictures_at_once: whose draws are under way together; None takes 4, and as many as keep the vendor busy where
+    each picture has few draws in flight, as sequential proofs do.
 
     canaries: three more queries about one clean picture, to see whether the classifier changes during the run;
     None asks them where queries are paid.
     """
 
     in_flight: int | None = Field(default=None, ge=1)
-    pictures_at_once: int = Field(default=4, ge=1)
+    pictures_at_once: int | None = Field(default=None, ge=1)
     canaries: bool | None = None
 
 

@@ -34,6 +34,12 @@ from smoothing_proxy.types import Certificate, Cost, Label
 
 __all__ = ["FolderRun", "RunObserver"]
 
+FEW_PICTURES, MANY_PICTURES = 4, 64
+"""Under way at once. More of them finish later: a run that is stopped has then more halves of proofs."""
+
+DRAWS_AT_ONCE = 8
+"""That a sequential proof has in flight, or a few more."""
+
 
 class RunObserver(Observer, Protocol):
     """Watches a run: draws settle, and pictures end."""
@@ -80,8 +86,8 @@ class FolderRun:
 
     ledger: open, fresh or of the same question. names: files relative to `folder`. reference: the correct label
     of each name; None asks the classifier about each clean picture, one more query, as in the paper.
-    transport: retries, rate and outages; None as the sampler has it.
-    pictures_at_once: whose draws are under way together. canaries: ask about one clean picture as well, at the
+    transport: retries, rate and outages; None as the sampler has it. pictures_at_once: whose draws are under way
+    together; None takes as many as keep the vendor busy. canaries: ask about one clean picture as well, at the
     start, in the middle and at the end. insecure_seed: derives each picture's noise from this number, its name
     and its pixels, so that a run can be repeated; whoever knows it can defeat the proof.
     """
@@ -94,7 +100,7 @@ class FolderRun:
     reference: Mapping[str, Label] | None = None
     in_flight: int | None = None
     transport: TransportSettings | None = None
-    pictures_at_once: int = 4
+    pictures_at_once: int | None = None
     canaries: bool = False
     insecure_seed: int | None = None
 
@@ -152,7 +158,7 @@ class FolderRun:
         while len(waiting) not in (0, before) and not halt.requested:
             before = len(waiting)
             async with anyio.create_task_group() as workers:
-                for _ in range(self.pictures_at_once):
+                for _ in range(self.pictures_at_once or self._enough_pictures()):
                     workers.start_soon(self._work, work)
         await work.ask_canary()
         if len(waiting):
@@ -171,6 +177,14 @@ class FolderRun:
                 work.halt.request(reason)
             finally:
                 work.waiting.done(record)
+
+    def _enough_pictures(self) -> int:
+        """So many that the places in flight are taken although a sequential proof takes few at a time."""
+        if self.smoothing.certify_method == "fixed":
+            return FEW_PICTURES
+        backend = self.classifier.backend
+        places = (self.in_flight or backend.concurrency) * backend.batch_size
+        return min(MANY_PICTURES, max(FEW_PICTURES, places // DRAWS_AT_ONCE))
 
     def _queries_left(self, record: PictureRecord) -> int:
         """The most that this picture still needs: what its plan may ask for and is not settled."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.backends.local.forms import object_backend
@@ -77,10 +79,27 @@ def _made(
         inspect.signature(factory).bind(*target, **options)
     except TypeError as error:
         raise ConfigError(f"{source}: {error}") from None
+    for option, value in options.items():
+        _check_type(factory, option, value, source)
     made = factory(*target, **options)
     if not isinstance(made, Backend):
         raise ConfigError(f"{source}: its factory makes a {type(made).__name__}, which is no backend")
     return made
+
+
+def _check_type(factory: Callable[..., Any], option: str, value: Any, source: str) -> None:
+    """Against the factory's own annotation. Raises ConfigError; what pydantic knows nothing of passes."""
+    made_by = factory.__init__ if inspect.isclass(factory) else factory
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(get_type_hints(made_by)[option])
+    except (KeyError, NameError, TypeError, PydanticUserError):
+        return
+    try:
+        read = adapter.validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {option}: {error.errors()[0]['msg']}, not {value!r}") from None
+    if isinstance(value, str) and isinstance(read, int | float):
+        raise ConfigError(f"{source}: {option}: expected a number, not the text {value!r}")
 
 
 def _offered() -> dict[str, EntryPoint]:

@@ -64,7 +64,7 @@ def test_a_file_is_opened_by_its_suffix(tmp_path: Path, monkeypatch: pytest.Monk
     ("source", "options", "fault"),
     [
         ("locale:model.tflite", {}, "no backend is named 'locale'; did you mean 'local'"),
-        ("", {}, "no backend is named ''; known: .*local, scripted"),
+        ("", {}, "no backend is named ''; known: .*local, .*scripted"),
         ("local", {}, "local: missing a required argument: 'target'"),
         ("local:", {}, "names no classifier; write local:torchvision/NAME"),
         ("local:model.tflit", {}, r"with a FILE of .*\.tflite"),
@@ -162,3 +162,16 @@ def test_the_registry_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("json-api", {"url": 7}, "url: Input should be a valid string, not 7"),
+        ("scripted", {"answers": "cat", "batch_size": "16"}, "batch_size: expected a number, not the text '16'"),
+        ("scripted", {"answers": "cat", "latency_s": [1]}, "latency_s"),
+    ],
+)
+def test_an_option_of_the_wrong_type_is_named(source: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        backend(source, **options)

@@ -37,7 +37,7 @@ from smoothing_proxy.errors import (
     RequestRejectedError,
 )
 from smoothing_proxy.images.codec import EncodedImage
-from smoothing_proxy.simulator.google_grpc import METHOD, serve_grpc
+from smoothing_proxy.serving.google_grpc import METHOD, serve_grpc
 from smoothing_proxy.types import Reply, ScoredLabel
 from smoothing_proxy.wire.base import Fault, Question, RequestFault
 

@@ -21,7 +21,7 @@ from google.cloud.vision_v1.services.image_annotator.transports import (
 )
 
 from smoothing_proxy.errors import ConfigError
-from smoothing_proxy.simulator.google_grpc import METHOD, serve_grpc
+from smoothing_proxy.serving.google_grpc import METHOD, serve_grpc
 from smoothing_proxy.types import Reply, ScoredLabel
 from smoothing_proxy.wire.base import Fault, HttpReply, HttpRequest, Question, RequestFault
 from smoothing_proxy.wire.google import GoogleWire

@@ -1,4 +1,4 @@
-"""One check's result, and how results become an exit code. Secrets are taken out here, whatever brought them in."""
+"""One check's result, how results become an exit code, and how secrets are kept out of all of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ HIDDEN = "***"
 
 _SECRET_NAME = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSWD|(^|_)PAT)$", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+_PASSWORD = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
 _REFERENCE = re.compile(r"\{env:([^{}]*)\}")
 _SHORTEST = 6
 """Characters; hiding shorter ones would garble every message."""
@@ -24,8 +25,8 @@ _SHORTEST = 6
 class Finding:
     """check: its name, one word. status: "skip" where an earlier failure left nothing to check.
 
-    text: what was found. mend: what to do about it, "" for nothing. theirs: a failure that only the vendor can mend.
-    figures: the same as JSON values, for programs.
+    text: what was found. mend: what to do about it, "" for nothing. theirs: a failure that only the
+    vendor can mend. figures: the same as JSON values, for programs.
     """
 
     check: str
@@ -55,13 +56,15 @@ def exit_code(findings: Iterable[Finding]) -> int:
 
 
 def secrets_in(environ: Mapping[str, str], options: Mapping[str, Any]) -> tuple[str, ...]:
-    """What no output may hold, longest first: the environment's credentials, by the names of their variables and by
-    those that a backend's options refer to, and a credential that was given where a variable's name is expected.
+    """What no output may hold, longest first: the environment's credentials, by the names of their variables and
+    by those that a backend's options refer to, passwords in addresses, and a credential given where a variable's
+    name is expected.
     """
     referred = set(_referred(options))
     values = [value for name, value in environ.items() if name in referred or _SECRET_NAME.search(name)]
     pasted = [name for name in referred if name not in environ and not _VARIABLE.fullmatch(name)]
-    found = {text.strip() for text in (*values, *pasted)}
+    passwords = _PASSWORD.findall("\n".join([*environ.values(), *_texts(options)]))
+    found = {text.strip() for text in (*values, *pasted, *passwords)}
     return tuple(sorted((text for text in found if len(text) >= _SHORTEST), key=lambda text: (-len(text), text)))
 
 
@@ -81,6 +84,14 @@ def _referred(options: Mapping[str, Any]) -> Iterator[str]:
             yield from _REFERENCE.findall(value)
             if key.endswith("_env") and key != "endpoint_env":
                 yield value
+
+
+def _texts(options: Mapping[str, Any]) -> Iterator[str]:
+    for value in options.values():
+        if isinstance(value, Mapping):
+            yield from _texts(value)
+        elif isinstance(value, str):
+            yield value
 
 
 def _veiled_value(value: Any, secrets: tuple[str, ...]) -> Any:

@@ -36,7 +36,9 @@ class _Meaning:
 
 _TLS = r"certificate|\bSSL|\bTLS|secure connection|handshake|WRONG_VERSION"
 _PROXY = r"\bproxy\b"
-_NETWORK = r"not known|resol|[Cc]ould not connect|no connection|failed to connect|connect timeout|check the network"
+_NETWORK = (
+    r"not known|resol|[Cc]ould not connect|no connection|failed to connect|connect timeout|check the network"
+)
 _ELSEWHERE = r"HTTP (3\d\d|404|405)|\((3\d\d|404|405)\)|NOT_FOUND|DOES_NOT_EXIST|UNIMPLEMENTED|code 21200"
 _DISABLED = r"SERVICE_DISABLED|BILLING|has not been used|is disabled|OptInRequired"
 _FORBIDDEN = r"AccessDenied|NotAuthorized|PERMISSION_DENIED|INSUFFICIENT_SCOPES|insufficient_permissions|HTTP 403"
@@ -46,12 +48,14 @@ _MEANINGS = (
     _Meaning(MissingCredentialError, "set the credential in one of these places; it is never read from the file"),
     _Meaning(
         AuthenticationError,
-        "no such address or model, or none for this credential: check the address, the model's name or ids, and its "
-        "version",
+        "no such address or model, or none for this credential: check the address, the model's name or ids, "
+        "and its version",
         _ELSEWHERE,
     ),
     _Meaning(AuthenticationError, "turn the service and its billing on for this account or project", _DISABLED),
-    _Meaning(AuthenticationError, "renew the credential (sign in again), and check this machine's clock", _EXPIRED),
+    _Meaning(
+        AuthenticationError, "renew the credential (sign in again), and check this machine's clock", _EXPIRED
+    ),
     _Meaning(
         AuthenticationError,
         "the credential is known but not allowed: give it the permission to classify pictures",
@@ -61,8 +65,8 @@ _MEANINGS = (
     _Meaning(QuotaExceededError, "the account's quota is used up: raise it, or wait until it is renewed"),
     _Meaning(
         RateLimitedError,
-        "the credential works, but one query was too many: wait, find out who else uses the account, or ask the vendor "
-        "for a higher rate",
+        "the credential works, but one query was too many: wait, find out who else uses the account, or ask "
+        "the vendor for a higher rate",
         theirs=True,
     ),
     _Meaning(
@@ -70,7 +74,9 @@ _MEANINGS = (
         "change what it refuses: [encoding], working_size, or the backend's option that it names",
     ),
     _Meaning(
-        MalformedReplyError, "the reply has another shape: check labels_path, scores_path and label_path", "json-api:"
+        MalformedReplyError,
+        "the reply has another shape: check labels_path, scores_path and label_path",
+        "json-api:",
     ),
     _Meaning(
         MalformedReplyError,
@@ -79,8 +85,8 @@ _MEANINGS = (
     ),
     _Meaning(
         BackendUnavailableError,
-        "let `verify` name a file with the server's authority; check that the address should be https, its port, and "
-        "this machine's clock",
+        "let `verify` name a file with the server's authority; check that the address should be https, its port, "
+        "and this machine's clock",
         _TLS,
     ),
     _Meaning(BackendUnavailableError, "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment", _PROXY),

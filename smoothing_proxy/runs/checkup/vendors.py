@@ -14,7 +14,18 @@ __all__ = ["address_doubt", "closed_answers", "credential_source", "described", 
 
 Options = Mapping[str, Any]
 
-_SHOWN = ("region", "endpoint", "base_url", "url", "version", "model", "user_id", "app_id", "model_id", "model_version")
+_SHOWN = (
+    "region",
+    "endpoint",
+    "base_url",
+    "url",
+    "version",
+    "model",
+    "user_id",
+    "app_id",
+    "model_id",
+    "model_version",
+)
 
 _LOOPBACK = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 _AWS_REGION = re.compile(r"rekognition(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.")
@@ -148,8 +159,8 @@ def _application_default() -> str:
     except GoogleAuthError as error:
         raise MissingCredentialError(
             "google-vision: no credentials; looked for api_key_env, credentials_file, "
-            "GOOGLE_APPLICATION_CREDENTIALS, the login of gcloud (`gcloud auth application-default login`), and this "
-            f"machine's service account ({type(error).__name__})"
+            "GOOGLE_APPLICATION_CREDENTIALS, the login of gcloud (`gcloud auth application-default login`), and "
+            f"this machine's service account ({type(error).__name__})"
         ) from None
     return f"Application Default Credentials ({type(credentials).__name__})"
 

@@ -47,7 +47,7 @@ _PAID = """
 # quality = 95
 
 [run]
-pictures_at_once = 4
+# pictures_at_once = 4                 # left out, as many as keep the vendor busy
 # in_flight = 16                       # requests under way at once; left out, the backend's own number
 
 [budget]
@@ -60,7 +60,7 @@ attempts = 6                           # failed sends after which a draw counts 
 
 _FREE = """
 [run]
-pictures_at_once = 4
+# pictures_at_once = 4                 # left out, as many as keep the vendor busy
 """
 
 _AWS = """\

@@ -20,9 +20,20 @@ if TYPE_CHECKING:
     from smoothing_proxy.errors import SmoothingProxyError
     from smoothing_proxy.images.codec import Encoding
     from smoothing_proxy.smoothing.client import AsyncSmoothedClassifier
-    from smoothing_proxy.smoothing.settings import Smoothing
+    from smoothing_proxy.smoothing.settings import PerLabel, Smoothing
     from smoothing_proxy.smoothing.sync_client import SmoothedClassifier
-    from smoothing_proxy.types import Certificate, Cost, Prediction, Reply, ScoredLabel, Votes
+    from smoothing_proxy.types import (
+        Certificate,
+        ConfidenceInterval,
+        Cost,
+        LabelCertificate,
+        LabelsCertificate,
+        Prediction,
+        Reply,
+        ScoredLabel,
+        TopKCertificate,
+        Votes,
+    )
 
 __version__ = "0.1.0"
 
@@ -30,10 +41,14 @@ __all__ = [
     "AsyncSmoothedClassifier",
     "Backend",
     "Certificate",
+    "ConfidenceInterval",
     "Cost",
     "Denoiser",
     "Encoding",
+    "LabelCertificate",
     "LabelMap",
+    "LabelsCertificate",
+    "PerLabel",
     "Prediction",
     "Reply",
     "ScoredLabel",
@@ -41,6 +56,7 @@ __all__ = [
     "SmoothedClassifier",
     "Smoothing",
     "SmoothingProxyError",
+    "TopKCertificate",
     "Votes",
     "backend",
     "denoiser",
@@ -50,10 +66,14 @@ _HOME = {
     "AsyncSmoothedClassifier": "smoothing.client",
     "Backend": "backends.base",
     "Certificate": "types",
+    "ConfidenceInterval": "types",
     "Cost": "types",
     "Denoiser": "denoisers.base",
     "Encoding": "images.codec",
+    "LabelCertificate": "types",
     "LabelMap": "backends.labels",
+    "LabelsCertificate": "types",
+    "PerLabel": "smoothing.settings",
     "Prediction": "types",
     "Reply": "types",
     "ScoredLabel": "types",
@@ -61,6 +81,7 @@ _HOME = {
     "SmoothedClassifier": "smoothing.sync_client",
     "Smoothing": "smoothing.settings",
     "SmoothingProxyError": "errors",
+    "TopKCertificate": "types",
     "Votes": "types",
     "backend": "backends.registry",
     "denoiser": "denoisers.registry",

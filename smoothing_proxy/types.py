@@ -7,7 +7,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["Certificate", "Cost", "Draws", "Label", "Prediction", "Reply", "ScoredLabel", "Votes"]
+__all__ = [
+    "Certificate",
+    "ConfidenceInterval",
+    "Cost",
+    "Draws",
+    "Label",
+    "LabelCertificate",
+    "LabelsCertificate",
+    "Prediction",
+    "Reply",
+    "ScoredLabel",
+    "TopKCertificate",
+    "Votes",
+]
 
 Label: TypeAlias = str
 """A canonical label: what a label map makes of a classifier's reply."""
@@ -150,6 +163,8 @@ class Certificate:
     votes: of the estimation phase. selection: of the selection phase.
     input_radius: the same proof for the picture as the user sent it (`input_size`); None until it is known.
     working_size, input_size: (height, width) in pixels that the two radii speak of.
+    p_upper: upper bound on the probability of every other label, where the two were bounded together; None where
+        the radius takes it to be 1 - p_lower.
     """
 
     label: Label | None
@@ -163,8 +178,113 @@ class Certificate:
     working_size: tuple[int, int] | None = None
     input_size: tuple[int, int] | None = None
     cost: Cost = Cost()
+    p_upper: float | None = None
 
     @property
     def queries(self) -> int:
         """Draws behind this certificate, both phases."""
         return self.selection.n + self.votes.n
+
+
+@dataclass(frozen=True, slots=True)
+class TopKCertificate:
+    """A label, and an l2 ball in which it stays among the k most likely labels of the smoothed classifier.
+
+    label: None abstains (then radius and input_radius are 0.0). k: >= 1. named: the other labels that have an
+    upper bound of their own; all further ones are bounded together. The other fields are those of Certificate.
+    """
+
+    label: Label | None
+    k: int
+    radius: float
+    p_lower: float
+    sigma: float
+    alpha: float
+    votes: Votes
+    selection: Votes = field(default_factory=Votes)
+    named: tuple[Label, ...] = ()
+    input_radius: float | None = None
+    working_size: tuple[int, int] | None = None
+    input_size: tuple[int, int] | None = None
+    cost: Cost = Cost()
+
+    @property
+    def queries(self) -> int:
+        """Draws behind this certificate, both phases."""
+        return self.selection.n + self.votes.n
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceInterval:
+    """Where the median confidence of a label over the noise stays while the picture changes by less than `radius`.
+
+    median: of the draws that were answered, for the picture as it is. low, high: bounds, >= 0; `high` is infinite
+    where too many draws failed. radius: l2, on the [0, 1] pixel scale, where the noise was added; input_radius:
+    the same for the picture as the user sent it, None until it is known.
+    """
+
+    median: float
+    low: float
+    high: float
+    radius: float
+    input_radius: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCertificate:
+    """One label of a multi-label reply, and an l2 ball in which it stays present, or stays absent.
+
+    label: canonical, or a class of the label map. threshold: the confidence from which on it counts as present.
+    present: True stays present, False stays absent; None abstains (then radius and input_radius are 0.0).
+    radius, input_radius: as in Certificate. p_lower: lower confidence bound on the probability that a draw says
+    so. votes: of the estimation draws, for "present" and "absent". confidence: where it was asked for.
+    """
+
+    label: Label
+    present: bool | None
+    radius: float
+    p_lower: float
+    threshold: float
+    votes: Votes
+    confidence: ConfidenceInterval | None = None
+    input_radius: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsCertificate:
+    """The proofs about the labels of one multi-label picture. All of them hold but for a probability of alpha.
+
+    labels: those that were tested, in the order in which they were chosen; () where none was worth it.
+    alpha_each: what each claim was tested at. selection, estimation: draws of the two phases; failed: of both.
+    The other fields are those of Certificate.
+    """
+
+    labels: tuple[LabelCertificate, ...]
+    sigma: float
+    alpha: float
+    alpha_each: float
+    selection: int
+    estimation: int
+    failed: int = 0
+    working_size: tuple[int, int] | None = None
+    input_size: tuple[int, int] | None = None
+    cost: Cost = Cost()
+
+    @property
+    def queries(self) -> int:
+        """Draws behind these proofs, both phases."""
+        return self.selection + self.estimation
+
+    @property
+    def present(self) -> tuple[Label, ...]:
+        """The labels proven to stay present."""
+        return tuple(proof.label for proof in self.labels if proof.present)
+
+    @property
+    def absent(self) -> tuple[Label, ...]:
+        """The labels proven to stay absent."""
+        return tuple(proof.label for proof in self.labels if proof.present is False)
+
+    def of(self, label: Label) -> LabelCertificate | None:
+        """The proof about one label; None where it was not tested."""
+        return next((proof for proof in self.labels if proof.label == label), None)

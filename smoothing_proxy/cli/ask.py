@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from smoothing_proxy.cli.ask_labels import (
+    certify_labels,
+    certify_top_k,
+    describe_labels,
+    describe_top_k,
+    json_text,
+    per_label_options,
+    per_label_question,
+)
 from smoothing_proxy.cli.options import json_option, settings_options
 
 if TYPE_CHECKING:
@@ -20,11 +29,24 @@ __all__ = ["certify", "predict"]
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path))
 @settings_options
+@per_label_options
+@click.option("--top-k", type=int, metavar="K", help="Prove that the label stays among the K most likely ones.")
 @json_option
-def certify(image: Path, config: ProxyConfig, as_json: bool) -> None:
+def certify(image: Path, config: ProxyConfig, top_k: int | None, as_json: bool, **asked: Any) -> None:
     """Answer one IMAGE with a proof: the label, and the radius within which it cannot change."""
     import anyio
 
+    question = per_label_question(**asked)
+    if question and top_k is not None:
+        raise click.UsageError("--per-label and --top-k are two proofs: ask for one of them")
+    if question:
+        labels = anyio.run(certify_labels, config, image, question)
+        click.echo(json_text(labels) if as_json else describe_labels(labels))
+        return
+    if top_k is not None:
+        kept = anyio.run(certify_top_k, config, image, top_k)
+        click.echo(json_text(kept) if as_json else describe_top_k(kept))
+        return
     certificate = anyio.run(_certify, config, image)
     click.echo(_to_json(certificate) if as_json else describe_certificate(certificate))
 

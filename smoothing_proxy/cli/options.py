@@ -16,7 +16,7 @@ __all__ = ["encoding_table", "json_option", "key_values", "settings_options"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-SMOOTHING = ("sigma", "n0", "n", "alpha", "working_size", "method", "max_queries", "policy")
+SMOOTHING = ("sigma", "n0", "n", "alpha", "working_size", "method", "max_queries", "policy", "two_sided")
 
 _SETTINGS = (
     click.option(
@@ -36,6 +36,12 @@ _SETTINGS = (
     ),
     click.option("--method", help="fixed, target or largest; see the documentation of Smoothing."),
     click.option("--max-queries", type=int, help="Draws at which a sequential method ends at the latest."),
+    click.option(
+        "--two-sided",
+        is_flag=True,
+        default=None,
+        help="With --method fixed: bound the runner-up as well, where that proves more.",
+    ),
     click.option("--policy", help="cost: few needless draws; latency: always as many as allowed in flight."),
     click.option("--alpha", type=float, help="Probability that a proof is false, for each picture."),
     click.option("--working-size", help='Resize first: "224x224", "shorter=256,crop=224", "longer=640".'),

@@ -10,12 +10,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothing_proxy.cli.options import json_option, settings_options
+from smoothing_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from smoothing_proxy.config import ProxyConfig
     from smoothing_proxy.smoothing.base_classifier import BaseClassifier
+    from smoothing_proxy.smoothing.settings import Smoothing
+    from smoothing_proxy.stats.priors import Prior
 
-__all__ = ["figures_of", "folder_argument", "labels_option", "limit_option", "picture_names", "plan", "plan_lines"]
+__all__ = [
+    "figures_of",
+    "folder_argument",
+    "from_run_option",
+    "labels_option",
+    "limit_option",
+    "picture_names",
+    "plan",
+    "plan_lines",
+    "prior_from",
+]
 
 folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 limit_option = click.option("--limit", type=click.IntRange(min=1), help="Only the first pictures, in name order.")
@@ -27,19 +40,53 @@ labels_option = click.option(
 )
 
 
+from_run_option = click.option(
+    "--from-run",
+    "pilot_run",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Expect what the votes in RUN suggest; `run --limit 10 --out RUN` is a pilot, whose draws are kept.",
+)
+
+
 @click.command()
 @folder_argument
 @settings_options
 @limit_option
 @labels_option
+@from_run_option
 @json_option
-def plan(folder: Path, config: ProxyConfig, limit: int | None, labels_path: Path | None, as_json: bool) -> None:
-    """Say what certifying FOLDER would cost and could prove. Spends nothing."""
+def plan(
+    folder: Path,
+    config: ProxyConfig,
+    limit: int | None,
+    labels_path: Path | None,
+    pilot_run: Path | None,
+    as_json: bool,
+) -> None:
+    """Say what certifying FOLDER would cost and could prove, at most and probably. Spends nothing."""
     from smoothing_proxy.assembly import make_classifier
 
     names = picture_names(folder, limit)
-    figures = figures_of(config, make_classifier(config), names, reference_asked=labels_path is None)
+    classifier = make_classifier(config)
+    prior = prior_from(pilot_run, config, classifier)
+    figures = figures_of(config, classifier, names, reference_asked=labels_path is None, prior=prior)
     click.echo(json.dumps(figures, indent=2) if as_json else plan_lines(figures))
+
+
+def prior_from(pilot_run: Path | None, config: ProxyConfig, classifier: BaseClassifier) -> Prior:
+    """What is expected of the pictures: what the published logs say, or what an earlier run's votes make of it."""
+    from smoothing_proxy.assembly import LEDGER_NAME
+    from smoothing_proxy.ledger.reader import LedgerReader
+    from smoothing_proxy.runs.choosing import prior_of_run
+    from smoothing_proxy.stats.priors import PUBLISHED
+
+    if pilot_run is None:
+        return PUBLISHED
+    if not (pilot_run / LEDGER_NAME).is_file():
+        raise ConfigError(f"{pilot_run}: no run folder, {LEDGER_NAME} is missing")
+    with LedgerReader.open(pilot_run / LEDGER_NAME) as ledger:
+        return prior_of_run(ledger, config.smoothing, classifier, where=str(pilot_run))
 
 
 def picture_names(folder: Path, limit: int | None) -> list[str]:
@@ -66,25 +113,26 @@ def picture_names(folder: Path, limit: int | None) -> list[str]:
 
 
 def figures_of(
-    config: ProxyConfig, classifier: BaseClassifier, names: Sequence[str], *, reference_asked: bool
+    config: ProxyConfig, classifier: BaseClassifier, names: Sequence[str], *, reference_asked: bool, prior: Prior
 ) -> dict[str, Any]:
-    """The plan in figures, as JSON values. reference_asked: the clean pictures are asked about too."""
-    from smoothing_proxy.assembly import wants_canaries
-    from smoothing_proxy.runs.canary import CANARIES
+    """The plan in figures, as JSON values. reference_asked: the clean pictures are asked about too.
+
+    queries, usd: the worst case. prior: what the expected figures are computed from.
+    """
     from smoothing_proxy.smoothing.plan import largest_provable, most_draws
 
     classifier.check_sigma()
     smoothing = config.smoothing
-    queries = len(names) * (most_draws(smoothing) + int(reference_asked))
-    canaries = CANARIES if names and wants_canaries(config, classifier) else 0
-    limit = config.budget.limit_queries(classifier.backend.price_usd)
-    queries += canaries
+    price_usd = classifier.backend.price_usd
+    clean, canaries = int(reference_asked), _canaries(config, classifier, names)
+    queries = len(names) * (most_draws(smoothing) + clean) + canaries
+    limit = config.budget.limit_queries(price_usd)
     return {
         "pictures": len(names),
         "queries": queries,
         "canaries": canaries,
-        "usd": queries * classifier.backend.price_usd,
-        "price_usd": classifier.backend.price_usd,
+        "usd": queries * price_usd,
+        "price_usd": price_usd,
         "budget_queries": limit,
         "within_budget": limit is None or queries <= limit,
         "largest_radius": largest_provable(smoothing),
@@ -93,6 +141,49 @@ def figures_of(
         "alpha": smoothing.alpha,
         "backend": classifier.backend.name,
         "denoiser": classifier.denoiser.name,
+        "expected": _expected(smoothing, prior, len(names), clean, canaries, price_usd, limit),
+    }
+
+
+def _canaries(config: ProxyConfig, classifier: BaseClassifier, names: Sequence[str]) -> int:
+    from smoothing_proxy.assembly import wants_canaries
+    from smoothing_proxy.runs.canary import CANARIES
+
+    return CANARIES if names and wants_canaries(config, classifier) else 0
+
+
+def _expected(
+    smoothing: Smoothing,
+    prior: Prior,
+    pictures: int,
+    clean: int,
+    canaries: int,
+    price_usd: float,
+    limit: int | None,
+) -> dict[str, Any]:
+    """The forecast in figures. pictures_within_budget: how many are decided, in 95 of 100 runs."""
+    from smoothing_proxy.runs.choosing import forecast_of, pictures_within
+
+    radii = smoothing.ladder or (0.0, *(ratio * smoothing.sigma for ratio in (0.25, 0.5, 1.0, 2.0)))
+    forecast = forecast_of(smoothing, prior, radii)
+    queries = pictures * (forecast.mean + clean) + canaries
+    return {
+        "queries": queries,
+        "usd": queries * price_usd,
+        "draws_per_picture": {
+            "mean": forecast.mean,
+            "median": forecast.quantile(0.5),
+            "nine_of_ten": forecast.quantile(0.9),
+        },
+        "certified": [
+            {"radius": float(radius), "share": float(share)}
+            for radius, share in zip(forecast.radii, forecast.proven, strict=True)
+        ],
+        "mean_radius": forecast.mean_radius,
+        "pictures_within_budget": pictures
+        if limit is None
+        else pictures_within(forecast, pictures, limit - canaries, extra=clean),
+        "prior": prior.source,
     }
 
 
@@ -101,11 +192,27 @@ def plan_lines(figures: Mapping[str, Any]) -> str:
     from smoothing_proxy.stats.rounding import rounded_down
 
     radius = rounded_down(figures["largest_radius"], 4)
+    expected = figures["expected"]
+    certified = ", ".join(f"{row['share']:.0%} within {row['radius']:g}" for row in expected["certified"])
     return (
         f"{figures['pictures']} pictures, {figures['denoiser']} before {figures['backend']}: "
         f"{_most(figures)}{figures['queries']:,} queries, ${figures['usd']:,.2f}{_over(figures)}; "
         f"can prove up to l2 radius {radius} at working size {figures['working_size']}, "
-        f"each false with probability <= {figures['alpha']:g}"
+        f"each false with probability <= {figures['alpha']:g}\n"
+        f"{_expected_cost(figures)}expected to be certified, rightly or not: {certified}\n"
+        f"as if these pictures were like {expected['prior']}"
+    )
+
+
+def _expected_cost(figures: Mapping[str, Any]) -> str:
+    """Nothing where it is known."""
+    if figures["method"] == "fixed":
+        return ""
+    expected = figures["expected"]
+    draws = expected["draws_per_picture"]
+    return (
+        f"expected: {expected['queries']:,.0f} queries, ${expected['usd']:,.2f}: {draws['mean']:,.0f} draws for a "
+        f"picture; {draws['median']:,} are enough for half of them, {draws['nine_of_ten']:,} for nine of ten\n"
     )
 
 
@@ -116,7 +223,10 @@ def _most(figures: Mapping[str, Any]) -> str:
 def _over(figures: Mapping[str, Any]) -> str:
     if figures["within_budget"]:
         return ""
-    return f" (more than the budget of {figures['budget_queries']:,} queries, which will end the run early)"
+    limit = f"the budget of {figures['budget_queries']:,} queries"
+    if figures["expected"]["pictures_within_budget"] == figures["pictures"]:
+        return f" (more than {limit}, which is expected to be enough all the same)"
+    return f" (more than {limit}, which will end the run early)"
 
 
 def _is_utf8(name: str) -> bool:

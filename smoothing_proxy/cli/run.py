@@ -14,10 +14,12 @@ from smoothing_proxy.cli.options import json_option, settings_options
 from smoothing_proxy.cli.plan import (
     figures_of,
     folder_argument,
+    from_run_option,
     labels_option,
     limit_option,
     picture_names,
     plan_lines,
+    prior_from,
 )
 from smoothing_proxy.cli.show import summary_lines
 from smoothing_proxy.errors import ConfigError, LedgerError
@@ -25,6 +27,9 @@ from smoothing_proxy.errors import ConfigError, LedgerError
 if TYPE_CHECKING:
     from smoothing_proxy.config import ProxyConfig
     from smoothing_proxy.ledger.store import Ledger
+    from smoothing_proxy.smoothing.base_classifier import BaseClassifier
+    from smoothing_proxy.smoothing.settings import Smoothing
+    from smoothing_proxy.stats.priors import Prior
 
 __all__ = ["run"]
 
@@ -38,6 +43,12 @@ __all__ = ["run"]
 )
 @labels_option
 @click.option("--label-column", default="label", show_default=True, help="The column of --labels that counts.")
+@click.option(
+    "--choose",
+    is_flag=True,
+    help="Choose the draws (and without --target-radius the method) that prove most within the budget.",
+)
+@from_run_option
 @click.option("--yes", is_flag=True, help="Do not ask before money is spent.")
 @click.option("--insecure-seed", type=int, help="Repeatable noise. Whoever knows the seed can defeat the proof.")
 @json_option
@@ -48,6 +59,8 @@ def run(
     out: Path,
     labels_path: Path | None,
     label_column: str,
+    choose: bool,
+    pilot_run: Path | None,
     yes: bool,
     insecure_seed: int | None,
     as_json: bool,
@@ -62,7 +75,11 @@ def run(
     reference = None
     if labels_path:
         reference = read_reference(labels_path, names, classifier.labels, column=label_column)
-    figures = figures_of(config, classifier, names, reference_asked=reference is None)
+    prior = prior_from(pilot_run, config, classifier)
+    if choose:
+        asked = int(reference is None)
+        config = _chosen(config, classifier, prior, out, pictures=len(names), extra=asked)
+    figures = figures_of(config, classifier, names, reference_asked=reference is None, prior=prior)
     click.echo(plan_lines(figures), err=True)
     if insecure_seed is not None:
         click.echo("warning: --insecure-seed: nothing is proven against those who know it", err=True)
@@ -84,6 +101,57 @@ def run(
     if summary is not None:
         click.echo(json.dumps(summary, indent=2) if as_json else summary_lines(summary, out))
     _exit(fault, summary or {}, out)
+
+
+def _chosen(
+    config: ProxyConfig, classifier: BaseClassifier, prior: Prior, out: Path, *, pictures: int, extra: int
+) -> ProxyConfig:
+    """The configuration with settings for the budget: as chosen when the run began, or chosen now, and said.
+
+    Raises ConfigError without a budget, and where a setting to be chosen was given: none is ever overruled.
+    """
+    from smoothing_proxy.assembly import wants_canaries
+    from smoothing_proxy.runs.canary import CANARIES
+    from smoothing_proxy.runs.choosing import begun_with, choice_lines, choose
+
+    _refuse_given()
+    if (begun := _begun(out)) is not None:
+        smoothing = begun_with(config.smoothing, begun)
+        click.echo("the settings are those that were chosen when this run began", err=True)
+        return config.model_copy(update={"smoothing": smoothing})
+    limit = config.budget.limit_queries(classifier.backend.price_usd)
+    if limit is None:
+        free = "" if classifier.backend.price_usd else ", in --budget-queries where queries cost nothing"
+        raise ConfigError(f"--choose: say what may be spent, with --budget-usd or --budget-queries{free}")
+    canaries = CANARIES if wants_canaries(config, classifier) else 0
+    choice = choose(config.smoothing, prior, pictures=pictures, limit_queries=limit - canaries, extra=extra)
+    click.echo(choice_lines(choice, pictures=pictures, limit_queries=limit), err=True)
+    return config.model_copy(update={"smoothing": choice.smoothing})
+
+
+def _refuse_given() -> None:
+    """Raises ConfigError where a flag or the file says what --choose would choose."""
+    from smoothing_proxy.runs.choosing import CHOSEN
+    from smoothing_proxy.settings_file import read_toml
+
+    flags = click.get_current_context().params
+    path = flags.get("config_path")
+    table = read_toml(path).get("smoothing", {}) if path else {}
+    given = [key for key in CHOSEN if flags.get(key) is not None or key in table]
+    if given:
+        raise ConfigError(f"--choose would choose {', '.join(given)}: leave it out there, or leave out --choose")
+
+
+def _begun(out: Path) -> Smoothing | None:
+    """The settings of the run in this folder, where there is one."""
+    from smoothing_proxy.assembly import LEDGER_NAME
+    from smoothing_proxy.ledger.reader import LedgerReader
+    from smoothing_proxy.ledger.replay import recorded_smoothing
+
+    if not (out / LEDGER_NAME).exists():
+        return None
+    with LedgerReader.open(out / LEDGER_NAME) as ledger:
+        return recorded_smoothing(ledger) if ledger.manifest() is not None else None
 
 
 def _settled(out: Path) -> int:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from smoothing_proxy.types import Certificate, Cost, Label, Reply, Votes
+from smoothing_proxy.types import Certificate, Cost, Label, Reply, ScoredLabel, Votes
 
 __all__ = [
     "PictureRecord",
     "certificate_from_json",
     "certificate_to_json",
+    "reply_from_json",
     "reply_to_json",
 ]
 
@@ -34,8 +36,16 @@ class PictureRecord:
 
 
 def reply_to_json(reply: Reply) -> str:
-    """A reply as compact JSON: [[name, confidence, id], ...] in the classifier's own order."""
-    return json.dumps([[x.name, x.confidence, x.id] for x in reply.labels], separators=(",", ":"))
+    """A reply as compact JSON, in the classifier's own order: [[name, confidence, id], ...].
+
+    Where a label has parents or aliases, they are its fourth and fifth entry.
+    """
+    return json.dumps([_label(label) for label in reply.labels], separators=(",", ":"))
+
+
+def reply_from_json(text: str, model_version: str = "") -> Reply:
+    """The reply that `reply_to_json` wrote."""
+    return Reply(tuple(_read(*entry) for entry in json.loads(text)), model_version)
 
 
 def certificate_to_json(certificate: Certificate) -> str:
@@ -56,6 +66,17 @@ def certificate_from_json(text: str) -> Certificate:
             "input_size": _size(fields["input_size"]),
         }
     )
+
+
+def _label(label: ScoredLabel) -> list[Any]:
+    entry: list[Any] = [label.name, label.confidence, label.id]
+    return [*entry, label.parents, label.aliases] if label.parents or label.aliases else entry
+
+
+def _read(
+    name: str, confidence: float, id_: str, parents: Iterable[str] = (), aliases: Iterable[str] = ()
+) -> ScoredLabel:
+    return ScoredLabel(name, confidence, id_, tuple(parents), tuple(aliases))
 
 
 def _size(value: list[int] | None) -> tuple[int, int] | None:

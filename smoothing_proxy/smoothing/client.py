@@ -13,15 +13,19 @@ from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.backends.registry import backend as backend_named
 from smoothing_proxy.denoisers.base import Denoiser
 from smoothing_proxy.denoisers.registry import denoiser as denoiser_named
+from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.images.codec import Encoding
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
+from smoothing_proxy.smoothing.label_plans import check_watched, labels_plan, top_k_plan
 from smoothing_proxy.smoothing.observe import Observer, Recalled
 from smoothing_proxy.smoothing.picture import ImageLike, Picture, canonical, prepare
+from smoothing_proxy.smoothing.placing import place_labels, place_top_k
 from smoothing_proxy.smoothing.plan import certify_plan, predict_plan
+from smoothing_proxy.smoothing.reply_stream import RecalledReplies, run_replies
 from smoothing_proxy.smoothing.sampler import Sampler
-from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.smoothing.settings import PerLabel, Smoothing
 from smoothing_proxy.transport.settings import TransportSettings
-from smoothing_proxy.types import Certificate, Label, Prediction
+from smoothing_proxy.types import Certificate, Label, LabelsCertificate, Prediction, TopKCertificate
 
 __all__ = ["AsyncSmoothedClassifier"]
 
@@ -81,6 +85,31 @@ class AsyncSmoothedClassifier:
         plan = predict_plan(self.smoothing)
         prediction, cost = await self._sampler.run(self._prepare(image), plan, Recalled())
         return replace(prediction, cost=cost.at(self.backend.price_usd))
+
+    async def certify_labels(self, image: ImageLike, asked: PerLabel = PerLabel()) -> LabelsCertificate:  # noqa: B008 (frozen)
+        """Which labels of a multi-label reply stay present, and which stay absent, each within its own radius.
+
+        Takes n0 draws, and where any claim is worth testing n fresh ones (max_queries, where the method is not
+        "fixed"). The label map's groups are labels here, its threshold is not used. See stats.per_label.
+        Raises ConfigError where the label map asks a question of its own (`present`) or is closed to a watched
+        label, and the errors of `certify`.
+        """
+        labels = self._sampler.classifier.labels
+        if labels.present is not None:
+            raise ConfigError("the label map's `present` asks about one label: leave it out for per-label proofs")
+        check_watched(asked, labels.classes)
+        picture, plan = self._prepare(image), labels_plan(self.smoothing, asked)
+        certificate, cost = await run_replies(self._sampler, picture, plan, RecalledReplies())
+        return replace(place_labels(certificate, picture.resize), cost=cost.at(self.backend.price_usd))
+
+    async def certify_top_k(self, image: ImageLike, k: int, label: Label | None = None) -> TopKCertificate:
+        """The radius within which a label stays among the k most likely ones, or an abstention (stats.topk).
+
+        label: None takes the one that most selection draws vote for. k: 1..20, else ConfigError.
+        """
+        picture = self._prepare(image)
+        certificate, cost = await self._sampler.run(picture, top_k_plan(self.smoothing, k, label), Recalled())
+        return replace(place_top_k(certificate, picture.resize), cost=cost.at(self.backend.price_usd))
 
     async def classify(self, image: ImageLike) -> Label | None:
         """The base classifier's own answer to the picture, with neither noise nor denoiser: one query."""

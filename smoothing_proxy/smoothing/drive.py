@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Generic, TypeVar
 
 from smoothing_proxy.errors import LedgerError
-from smoothing_proxy.smoothing.plan import Plan
 from smoothing_proxy.types import Draws, Label, Votes
 
-__all__ = ["Recording", "drive", "replay"]
+__all__ = ["Recording", "Tape", "drive", "replay"]
 
 Verdict = TypeVar("Verdict")
+Told = TypeVar("Told")
+Item = TypeVar("Item")
 
 
-async def drive(plan: Plan[Verdict], draw: Callable[[Draws], Awaitable[Votes]]) -> Verdict:
+async def drive(plan: Generator[Draws, Told, Verdict], draw: Callable[[Draws], Awaitable[Told]]) -> Verdict:
     """Answer every request of the plan through `draw`; returns the plan's verdict."""
     try:
         request = next(plan)
@@ -24,7 +25,7 @@ async def drive(plan: Plan[Verdict], draw: Callable[[Draws], Awaitable[Votes]]) 
         return verdict.value  # type: ignore[no-any-return]  # StopIteration does not know the plan's type
 
 
-def replay(plan: Plan[Verdict], draw: Callable[[Draws], Votes]) -> Verdict:
+def replay(plan: Generator[Draws, Told, Verdict], draw: Callable[[Draws], Told]) -> Verdict:
     """Answer every request of the plan at once, without a call to anybody."""
     try:
         request = next(plan)
@@ -32,6 +33,28 @@ def replay(plan: Plan[Verdict], draw: Callable[[Draws], Votes]) -> Verdict:
             request = plan.send(draw(request))
     except StopIteration as verdict:
         return verdict.value  # type: ignore[no-any-return]  # StopIteration does not know the plan's type
+
+
+class Tape(Generic[Item]):
+    """What each draw answered before, told again in issue order.
+
+    Raises LedgerError where a plan asks for more draws than were recorded.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        self._told = 0
+
+    def take(self, request: Draws) -> Sequence[Item]:
+        """The next recorded answers, as many as the live answer held."""
+        remaining = len(self._items) - self._told
+        if remaining < request.answered:
+            asked = f"the {request.phase} phase asks for {request.answered} draws"
+            raise LedgerError(f"the recording ends: {asked}, {remaining} remain")
+        end = self._told + request.answered
+        items = self._items[self._told : end]
+        self._told = end
+        return items
 
 
 class Recording:
@@ -42,16 +65,8 @@ class Recording:
     """
 
     def __init__(self, votes: Sequence[Label | None]) -> None:
-        self._votes = votes
-        self._told = 0
+        self._tape = Tape(votes)
 
     def __call__(self, request: Draws) -> Votes:
         """The next recorded votes, as many as the live answer held."""
-        remaining = len(self._votes) - self._told
-        if remaining < request.answered:
-            asked = f"the {request.phase} phase asks for {request.answered} draws"
-            raise LedgerError(f"the recording ends: {asked}, {remaining} remain")
-        end = self._told + request.answered
-        votes = Votes.tally(self._votes[self._told : end])
-        self._told = end
-        return votes
+        return Votes.tally(self._tape.take(request))

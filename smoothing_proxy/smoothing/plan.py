@@ -17,6 +17,7 @@ from smoothing_proxy.stats.certificates import certify_votes, predict_votes, pro
 from smoothing_proxy.stats.mode import ModeTest
 from smoothing_proxy.stats.planning import largest_radius, pilot_estimation
 from smoothing_proxy.stats.sequential import Boundary
+from smoothing_proxy.stats.two_sided import certify_either
 from smoothing_proxy.types import Certificate, Draws, Label, Prediction, Votes
 
 __all__ = [
@@ -66,6 +67,8 @@ def fixed_plan(smoothing: Smoothing) -> Plan[Certificate]:
     """CERTIFY of Cohen et al. 2019: n0 draws choose the label, n fresh ones bound its probability."""
     selection = yield Draws(SELECTION, smoothing.n0)
     estimation = yield Draws(ESTIMATION, smoothing.n)
+    if smoothing.two_sided:
+        return certify_either(estimation, selection, sigma=smoothing.sigma, alpha=smoothing.alpha)
     return certify_votes(
         estimation, selection.top(), sigma=smoothing.sigma, alpha=smoothing.alpha, selection=selection
     )

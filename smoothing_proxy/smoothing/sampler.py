@@ -28,7 +28,7 @@ from smoothing_proxy.transport.courier import Courier, Undelivered
 from smoothing_proxy.transport.settings import TransportSettings
 from smoothing_proxy.types import Cost, Draws, Label, Reply, Votes
 
-__all__ = ["DrawStream", "Sampler"]
+__all__ = ["DrawStream", "Sampler", "task_group"]
 
 Verdict = TypeVar("Verdict")
 
@@ -86,7 +86,7 @@ class Sampler:
         single draws are failed votes and never raised.
         """
         self.classifier.check(picture)
-        async with _task_group() as tasks:
+        async with task_group() as tasks:
             stream = DrawStream(self, picture, recalled, tasks, halt or Halt())
             try:
                 verdict = await drive(plan, stream.draw)
@@ -101,7 +101,7 @@ class Sampler:
 
         number: CLEAN or below, each its own draw.
         """
-        async with _task_group() as tasks:
+        async with task_group() as tasks:
             stream = DrawStream(self, picture, recalled, tasks, halt or Halt())
             vote = await stream.vote_on(number)
         return vote, stream.cost
@@ -270,7 +270,7 @@ class DrawStream:
 
 
 @asynccontextmanager
-async def _task_group() -> AsyncIterator[TaskGroup]:
+async def task_group() -> AsyncIterator[TaskGroup]:
     """A task group that lets its tasks finish, and raises its host's error as it is, not wrapped in a group."""
     fault: Exception | None = None
     async with anyio.create_task_group() as tasks:

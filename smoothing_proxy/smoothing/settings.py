@@ -10,7 +10,7 @@ from smoothing_proxy.errors import ConfigError, nearest
 from smoothing_proxy.images.geometry import WorkingSize
 from smoothing_proxy.stats.planning import draws_for_radius, require_certifiable
 
-__all__ = ["Smoothing"]
+__all__ = ["PerLabel", "Smoothing"]
 
 METHODS = ("auto", "fixed", "target", "largest")
 POLICIES = ("cost", "latency")
@@ -34,6 +34,8 @@ class Smoothing:
     the largest radius worth its queries: at most a share of `tolerance` below what max_queries would prove.
     "auto" is "target" where a radius is given, else "fixed". PREDICT is sequential under all but "fixed".
     max_queries: draws after which a sequential procedure ends at the latest (without the pilot).
+    two_sided: CERTIFY by the "fixed" method may bound every other label from above as well (stats.two_sided); the
+    selection draws decide whether that would prove more.
     policy: "cost" has few needless draws in flight when it stops, "latency" has always `lookahead` in flight.
 
     Raises ConfigError for values out of range, and for draws that could never certify what is asked.
@@ -51,6 +53,7 @@ class Smoothing:
     tolerance: float = 0.1
     policy: Literal["cost", "latency"] = "cost"
     lookahead: int = 32
+    two_sided: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target_radii", tuple(self.target_radii))
@@ -85,6 +88,10 @@ class Smoothing:
                 self._check_target(radius)
         elif self.ladder:
             raise ConfigError(f'method = "{method}" has no target; leave out target_radius and target_radii')
+        if not isinstance(self.two_sided, bool) or (self.two_sided and method != "fixed"):
+            raise ConfigError(
+                f'two_sided = {self.two_sided!r}: true or false, and true with method = "fixed" alone'
+            )
         require_certifiable(self.n if method == "fixed" else self.max_queries, self.alpha)
 
     def _check_target(self, radius: float) -> None:
@@ -108,6 +115,39 @@ class Smoothing:
         """The target radii, smallest first; () where there is none."""
         given = self.target_radii if self.target_radius is None else (self.target_radius,)
         return tuple(sorted(set(given)))
+
+
+@dataclass(frozen=True, slots=True)
+class PerLabel:
+    """What is asked about the labels of a multi-label reply, fixed before the first draw.
+
+    threshold: the confidence from which on a label counts as present, > 0; on the scale of LabelMap.scores.
+    most: claims that are tested at most; alpha is shared out over those that are. watched: labels that are tested
+    whatever the selection draws say, written as the label map writes them. confidence_radius: also bound how far
+    each tested label's median confidence can move within this l2 radius, in the space where the noise is added,
+    for half of alpha; None does not.
+
+    Raises ConfigError for values out of range.
+    """
+
+    threshold: float = 0.5
+    most: int = 10
+    watched: tuple[str, ...] = ()
+    confidence_radius: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.watched, str):
+            raise ConfigError(f"watched = {self.watched!r}: expected several labels, such as ({self.watched!r},)")
+        object.__setattr__(self, "watched", tuple(dict.fromkeys(self.watched)))
+        _require_number("threshold", self.threshold, above=0.0)
+        if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1:
+            raise ConfigError(f"most = {self.most!r}: expected a whole number of labels, at least 1")
+        if len(self.watched) > self.most:
+            raise ConfigError(f"watched names {len(self.watched)} labels: most = {self.most} has no room for them")
+        if not all(isinstance(label, str) and label for label in self.watched):
+            raise ConfigError(f"watched = {self.watched!r}: expected names of labels")
+        if self.confidence_radius is not None:
+            _require_number("confidence_radius", self.confidence_radius, above=0.0)
 
 
 def _require_number(key: str, value: float, *, above: float) -> None:

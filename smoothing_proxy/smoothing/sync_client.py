@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -11,7 +12,8 @@ from anyio.from_thread import start_blocking_portal
 
 from smoothing_proxy.smoothing.client import AsyncSmoothedClassifier
 from smoothing_proxy.smoothing.picture import ImageLike
-from smoothing_proxy.types import Certificate, Label, Prediction
+from smoothing_proxy.smoothing.settings import PerLabel
+from smoothing_proxy.types import Certificate, Label, LabelsCertificate, Prediction, TopKCertificate
 
 __all__ = ["SmoothedClassifier"]
 
@@ -38,6 +40,14 @@ class SmoothedClassifier:
     def predict(self, image: ImageLike) -> Prediction:
         """See AsyncSmoothedClassifier.predict."""
         return self._wait(self._inner.predict, image)
+
+    def certify_labels(self, image: ImageLike, asked: PerLabel = PerLabel()) -> LabelsCertificate:  # noqa: B008 (frozen)
+        """See AsyncSmoothedClassifier.certify_labels."""
+        return self._wait(partial(self._inner.certify_labels, asked=asked), image)
+
+    def certify_top_k(self, image: ImageLike, k: int, label: Label | None = None) -> TopKCertificate:
+        """See AsyncSmoothedClassifier.certify_top_k."""
+        return self._wait(partial(self._inner.certify_top_k, k=k, label=label), image)
 
     def classify(self, image: ImageLike) -> Label | None:
         """See AsyncSmoothedClassifier.classify."""

@@ -4,21 +4,41 @@ A certificate is false with probability <= alpha, so that among m of them up to 
 family-wise modes bound the probability that *any* of the folder's claims is false by alpha, by Bonferroni (each at
 alpha / m) or by Holm's step-down procedure (Scandinavian Journal of Statistics 6, 1979), which proves at least as
 much, and needs no independence between pictures either.
+
+Both take p-values. Those of a fixed number of draws count once that number is there; an anytime p-value may be
+looked at after every draw, and every picture may stop when it likes: it only ever falls, its lowest value ever is
+a p-value, and Bonferroni and Holm reject no less where p-values are smaller. So whatever they reject on the way
+they reject in the end, and any false rejection, at any moment, has probability <= alpha.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
+
+import numpy as np
 
 from smoothing_proxy.errors import ConfigError, nearest
 from smoothing_proxy.stats.binomial import check_alpha, tail_at_least
 from smoothing_proxy.stats.certificates import required_probability
-from smoothing_proxy.types import Certificate
+from smoothing_proxy.stats.mixture import log_mixture
+from smoothing_proxy.types import Certificate, Label
 
-__all__ = ["Method", "bonferroni_alpha", "claims_hold", "false_claim_p_value", "rejected"]
+__all__ = [
+    "Method",
+    "anytime_p_value",
+    "bonferroni_alpha",
+    "claims_hold",
+    "claims_hold_so_far",
+    "false_claim_p_value",
+    "rejected",
+]
 
 Method: TypeAlias = Literal["per-picture", "bonferroni", "holm"]
+
+_ROUNDING = 1e-9
+"""Relative, of exp(-log M): its logarithm is a difference of numbers up to some 1e5."""
 
 
 def bonferroni_alpha(alpha: float, m: int) -> float:
@@ -58,6 +78,40 @@ def false_claim_p_value(certificate: Certificate, radius: float) -> float:
     return tail_at_least(certificate.votes.of(certificate.label), certificate.votes.n, needed)
 
 
+def claims_hold_so_far(
+    streams: Sequence[tuple[Label, Sequence[Label | None]]],
+    radius: float,
+    *,
+    sigma: float,
+    alpha: float,
+    method: Method,
+) -> list[bool]:
+    """Which claims "this label cannot change within `radius`" are proven by the draws so far, in their order.
+
+    streams: of each picture the label, and its draws' votes as in `anytime_p_value`. May be asked after every draw
+    of any picture: a claim that was proven once stays so, and the error of all looks together is that of `method`.
+    Raises ConfigError for alpha, radius or sigma out of range or an unknown method.
+    """
+    p_values = [anytime_p_value(votes, label, radius, sigma=sigma) for label, votes in streams]
+    return rejected(p_values, alpha=alpha, method=method)
+
+
+def anytime_p_value(votes: Sequence[Label | None], label: Label, radius: float, *, sigma: float) -> float:
+    """The p-value of "p_A < Phi(radius / sigma)", valid whenever one looks, rounded up; in (0, 1].
+
+    votes: of the draws in the order in which they were issued, without a gap; None voted for nothing. label:
+    chosen by other draws. A label that leads the same draws is no fixed hypothesis: Holm's argument does not cover
+    it. It is 1 / max over the draws so far of the mixture martingale M (stats.mixture), which exceeds 1 / a ever,
+    when the claim is false, with probability <= a (Ville).
+    Raises ConfigError when radius is negative or not finite, or sigma is not positive.
+    """
+    p0 = required_probability(radius, sigma)
+    n = np.arange(1, len(votes) + 1)
+    k = np.cumsum([vote == label for vote in votes], dtype=np.int64)
+    strongest = float(log_mixture(n, k, p0).max(initial=0.0)) if p0 < 1.0 else 0.0
+    return min(1.0, math.exp(-strongest) * (1.0 + _ROUNDING))
+
+
 def rejected(p_values: Sequence[float], *, alpha: float, method: Method) -> list[bool]:
     """Which null hypotheses `method` rejects at alpha, in the p-values' order.
 
@@ -66,11 +120,21 @@ def rejected(p_values: Sequence[float], *, alpha: float, method: Method) -> list
     check_alpha(alpha)
     if method not in get_args(Method):
         raise ConfigError(f"unknown method {method!r}{nearest(method, get_args(Method))}")
-    # multipletests takes NaN for a rejection.
+    # NaN is no p-value: it would stay on whichever side a comparison happens to leave it.
     if not all(0.0 <= p <= 1.0 for p in p_values):
         raise ValueError(f"p-values must be in [0, 1]: {list(p_values)}")
-    if method == "per-picture" or not p_values:
-        return [p <= alpha for p in p_values]
-    from statsmodels.stats.multitest import multipletests
+    if method == "holm":
+        return _step_down(p_values, alpha)
+    limit = alpha if method == "per-picture" else alpha / max(1, len(p_values))
+    return [p <= limit for p in p_values]
 
-    return [bool(reject) for reject in multipletests(p_values, alpha=alpha, method=method)[0]]
+
+def _step_down(p_values: Sequence[float], alpha: float) -> list[bool]:
+    """Holm: the smallest p-value at alpha / m, the next at alpha / (m - 1), ... until the first that is larger."""
+    m = len(p_values)
+    reject = [False] * m
+    for rank, index in enumerate(sorted(range(m), key=p_values.__getitem__)):
+        if p_values[index] > alpha / (m - rank):
+            break
+        reject[index] = True
+    return reject

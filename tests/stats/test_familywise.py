@@ -1,34 +1,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
 from smoothing_proxy.errors import ConfigError
-from smoothing_proxy.stats.certificates import certify_votes
+from smoothing_proxy.stats.certificates import certify_votes, required_probability
 from smoothing_proxy.stats.familywise import (
     Method,
+    anytime_p_value,
     bonferroni_alpha,
     claims_hold,
+    claims_hold_so_far,
     false_claim_p_value,
     rejected,
 )
+from smoothing_proxy.stats.mixture import crossing_counts
+from smoothing_proxy.stats.reaching import reach_probability
 from smoothing_proxy.types import Certificate, Votes
 
 SIGMA = 0.25
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_garbage_collection() -> Iterator[None]:
-    """statsmodels collects garbage on each call of Holm's procedure: 40 ms and more, thousands of times here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gc.collect", lambda: 0)
-        yield
 
 
 METHODS: list[Method] = ["per-picture", "bonferroni", "holm"]
@@ -40,6 +36,7 @@ def certificate(k: int, n: int = 100, alpha: float = 0.05) -> Certificate:
     return certify_votes(Votes({"cat": k}, n - k), "cat", sigma=SIGMA, alpha=alpha)
 
 
+@settings(deadline=None)
 @given(st.integers(10, 3_000).flatmap(lambda n: st.tuples(st.integers(n // 2, n), st.just(n))), st.floats(-9, -1))
 def test_a_certificate_holds_up_to_its_own_radius(votes: tuple[int, int], exponent: float) -> None:
     k, n = votes
@@ -50,6 +47,7 @@ def test_a_certificate_holds_up_to_its_own_radius(votes: tuple[int, int], expone
         assert (held, beyond) == ([True], [False])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(50, 100), min_size=1, max_size=30), st.sampled_from([0.05, 0.1, 0.2, 0.3]))
 def test_bonferroni_is_certifying_every_picture_at_alpha_over_m(ks: list[int], radius: float) -> None:
     alpha = bonferroni_alpha(0.01, len(ks))
@@ -75,6 +73,7 @@ def test_examples_by_hand_at_five_percent(p_values: list[float], bonferroni: str
     assert rejected(p_values, alpha=0.05, method="holm") == [c == "y" for c in holm]
 
 
+@settings(deadline=None)
 @given(p_value_lists)
 def test_each_method_proves_what_the_stricter_one_proves(p_values: list[float]) -> None:
     single, bonferroni, holm = (
@@ -84,6 +83,7 @@ def test_each_method_proves_what_the_stricter_one_proves(p_values: list[float]) 
     assert (holm <= single).all()
 
 
+@settings(deadline=None)
 @given(p_value_lists)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_order_of_pictures_does_not_matter(method: Method, p_values: list[float]) -> None:
@@ -180,3 +180,97 @@ def test_what_is_no_p_value_is_refused_not_rejected(p_value: float, method: Meth
 def test_a_negative_radius_is_refused() -> None:
     with pytest.raises(ConfigError, match="radius"):
         claims_hold([certificate(90)], -0.1, alpha=0.05, method="holm")
+
+
+@settings(deadline=None)
+@given(p_value_lists)
+def test_it_rejects_what_statsmodels_rejects(p_values: list[float]) -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gc.collect", lambda: 0)  # it collects garbage on each call of Holm's procedure
+        for method in METHODS[1:]:
+            theirs = multipletests(p_values, alpha=0.05, method=method)[0].tolist() if p_values else []
+            assert rejected(p_values, alpha=0.05, method=method) == theirs
+
+
+streams = st.lists(st.sampled_from(["cat", "cat", "cat", "dog", None]), max_size=60)
+
+
+@settings(deadline=None)
+@given(streams)
+def test_an_anytime_p_value_only_falls_and_starts_at_one(votes: list[str | None]) -> None:
+    p_values = [anytime_p_value(votes[:n], "cat", 0.1, sigma=SIGMA) for n in range(len(votes) + 1)]
+    assert p_values[0] == 1.0
+    assert p_values == sorted(p_values, reverse=True)
+    assert 0.0 < p_values[-1] <= 1.0
+
+
+@settings(deadline=None)
+@given(streams.filter(bool))
+def test_a_failed_draw_weighs_as_much_as_another_label(votes: list[str | None]) -> None:
+    failed = [None if vote == "dog" else vote for vote in votes]
+    assert anytime_p_value(failed, "cat", 0.1, sigma=SIGMA) == anytime_p_value(votes, "cat", 0.1, sigma=SIGMA)
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.1, 0.25])
+def test_an_anytime_p_value_is_one_by_enumeration_of_every_stream(radius: float) -> None:
+    """At p_A = p0, the chance that it is ever <= a is <= a, for every a that it takes."""
+    n, p0 = 12, required_probability(radius, SIGMA)
+    chance_of: dict[float, float] = {}
+    for votes in product(["cat", "dog"], repeat=n):
+        p_value = anytime_p_value(votes, "cat", radius, sigma=SIGMA)
+        cats = votes.count("cat")
+        chance_of[p_value] = chance_of.get(p_value, 0.0) + p0**cats * (1 - p0) ** (n - cats)
+    total = 0.0
+    for p_value in sorted(chance_of):
+        total += chance_of[p_value]
+        assert total <= p_value + 1e-12
+    assert min(chance_of) < 0.25
+
+
+def ever_below(a: float, radius: float, n: int, p: float) -> float:
+    """The exact chance that an anytime p-value is ever <= a within n draws of a label of probability p."""
+    p0 = required_probability(radius, SIGMA)
+    return reach_probability(p, crossing_counts(n, p0, math.log(1 / a)))
+
+
+@pytest.mark.parametrize("m", [1, 5, 30])
+@pytest.mark.parametrize("radius", [0.0, 0.1, 0.25])
+def test_a_folder_of_false_claims_is_rejected_at_some_moment_no_more_often_than_alpha(
+    radius: float, m: int
+) -> None:
+    """Exactly, for independent pictures: where all claims are false, Holm's first step is Bonferroni's."""
+    each = ever_below(0.05 / m, radius, 3000, required_probability(radius, SIGMA))
+    assert 0.0 < 1 - (1 - each) ** m <= 0.05
+
+
+def test_looking_after_every_draw_and_stopping_at_will_keeps_the_error_of_holm() -> None:
+    """Some claims are true; each round draws once for every picture that is not proven yet."""
+    runs, n, radius, alpha = 300, 80, 0.1, 0.2
+    p0 = required_probability(radius, SIGMA)
+    rng = np.random.default_rng(4)
+    chances = np.array([0.97] * 4 + [p0] * 4)
+    wrong = proven = 0
+    for _ in range(runs):
+        votes = [np.where(row, "cat", "dog").tolist() for row in rng.random((8, n)) < chances[:, None]]
+        shown = [0] * 8
+        held = [False] * 8
+        for _round in range(n // 10):
+            shown = [count if done else count + 10 for count, done in zip(shown, held, strict=True)]
+            so_far = [("cat", row[:count]) for row, count in zip(votes, shown, strict=True)]
+            before, held = held, claims_hold_so_far(so_far, radius, sigma=SIGMA, alpha=alpha, method="holm")
+            assert all(now for now, then in zip(held, before, strict=True) if then), "what was proven stays so"
+        wrong += any(held[4:])
+        proven += sum(held[:4])
+    assert wrong / runs <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / runs)
+    assert proven / runs > 3.5
+
+
+def test_holm_proves_more_of_the_same_streams_than_bonferroni() -> None:
+    sure, close = ["cat"] * 60, ["cat"] * 16
+    streams = [("cat", sure)] * 19 + [("cat", close)]
+    held = {
+        method: sum(claims_hold_so_far(streams, 0.1, sigma=SIGMA, alpha=0.01, method=method)) for method in METHODS
+    }
+    assert held == {"per-picture": 20, "bonferroni": 19, "holm": 20}

@@ -23,7 +23,7 @@ from smoothing_proxy.ledger.writer import Writer
 from smoothing_proxy.smoothing.observe import CLEAN, Outcome
 from smoothing_proxy.types import Cost
 
-__all__ = ["DrawJournal", "reopen"]
+__all__ = ["DrawJournal", "outcome_columns", "reopen"]
 
 REPLY_BYTES = 16_384
 """Of a malformed reply, as much as is kept."""
@@ -102,7 +102,9 @@ class DrawJournal:
         """See Journal.settled."""
         now = time.time()
         self._account.credit(sum(x.cost == Cost() for x in outcomes))
-        await self._execute(_SETTLE, [self._key(picture, x.draw) | _settled(x) | {"now": now} for x in outcomes])
+        await self._execute(
+            _SETTLE, [self._key(picture, x.draw) | outcome_columns(x) | {"now": now} for x in outcomes]
+        )
 
     async def withdrawn(self, picture: int, numbers: Sequence[int], *, maybe_billed: bool = False) -> None:
         """See Journal.withdrawn."""
@@ -133,7 +135,8 @@ class DrawJournal:
         await asyncio.wrap_future(self._writer.submit(write))
 
 
-def _settled(outcome: Outcome) -> dict[str, Any]:
+def outcome_columns(outcome: Outcome) -> dict[str, Any]:
+    """How a draw ended, as the parameters of _SETTLE."""
     reply, error = outcome.reply, outcome.error
     return {
         "new_status": "settled" if error is None else "failed",

@@ -1,0 +1,1 @@
+"""The gateway's memory: keys, budgets, requests, draws and verdicts, shared by all replicas behind one address."""

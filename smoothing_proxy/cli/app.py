@@ -17,10 +17,14 @@ from smoothing_proxy import __version__
 from smoothing_proxy.cli.ask import certify, predict
 from smoothing_proxy.cli.demo import demo
 from smoothing_proxy.cli.denoise import denoise
+from smoothing_proxy.cli.doctor import doctor
+from smoothing_proxy.cli.init import init
+from smoothing_proxy.cli.keys import keys
 from smoothing_proxy.cli.labels import labels
 from smoothing_proxy.cli.plan import plan
 from smoothing_proxy.cli.replay import replay
 from smoothing_proxy.cli.run import run
+from smoothing_proxy.cli.serve import serve
 from smoothing_proxy.cli.simulate import simulate
 from smoothing_proxy.errors import BackendError, BudgetExceededError, SmoothingProxyError
 
@@ -54,5 +58,5 @@ def app() -> None:
     """Provably robust answers from an image classifier that you cannot change."""
 
 
-for command in (demo, plan, predict, certify, run, replay, denoise, labels, simulate):
+for command in (demo, plan, predict, certify, run, replay, denoise, labels, doctor, init, serve, simulate, keys):
     app.add_command(command)

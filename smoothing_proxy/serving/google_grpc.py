@@ -20,7 +20,8 @@ __all__ = ["METHOD", "Answer", "Ask", "Call", "GrpcServer", "Verify", "required_
 Ask: TypeAlias = Callable[[Question], Awaitable[Sequence[Reply | RequestFault]]]
 """An answer for each image of the question, in order. Raises RequestFault where there is none at all.
 
-It is cancelled when its client leaves, or the client's deadline has passed.
+ConnectionResetError shows its client a lost connection. It is cancelled when its client leaves, or the client's
+deadline has passed.
 """
 
 Verify: TypeAlias = Callable[[str], None]
@@ -86,18 +87,19 @@ async def serve_calls(
     port: int = 0,
     *,
     tls: tuple[bytes, bytes] | None = None,
-    request_bytes: int = REQUEST_BYTES,
+    at_once: int | None = None,
 ) -> GrpcServer:
     """Serve calls as they arrive, in the running event loop; keys are the caller's to check.
 
-    tls: private key and certificate chain, both PEM. Raises ConfigError when the port is taken.
+    tls: private key and certificate chain, both PEM. at_once: calls; further ones get RESOURCE_EXHAUSTED.
+    Raises ConfigError when the port is taken.
     """
     options = (
-        ("grpc.max_receive_message_length", request_bytes),
+        ("grpc.max_receive_message_length", REQUEST_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # a port that is taken is an error
     )
-    server = grpc.aio.server(options=options)
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=at_once)
     server.add_generic_rpc_handlers((_Methods(answer),))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
@@ -138,6 +140,8 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
             return await self._answer(_call(raw, context))
         except RequestFault as found:
             fault = found
+        except ConnectionResetError:  # no server breaks a connection off here; this is what its client would see
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "recvmsg:Connection reset by peer")
         except Exception:
             _logger.exception("a gRPC request failed")
             fault = RequestFault(Fault.INTERNAL, "Internal error encountered.")

@@ -1,0 +1,1 @@
+"""HTTP and gRPC fronts in the vendors' own formats: an SDK changes its endpoint, and gets hardened answers."""

@@ -1,0 +1,228 @@
+"""The gateway as an ASGI application: every route on one port, and what holds for each answer.
+
+GET  /health/live, /health/ready, /metrics, /openapi.json
+POST /v1/predict, /v1/certify            GET /v1/verdicts/{id}
+any other address                        the vendors' own formats, told apart by address and headers
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from smoothing_proxy.errors import SmoothingProxyError
+from smoothing_proxy.gateway.engine import Engine, Kind
+from smoothing_proxy.gateway.exchange import Exchange
+from smoothing_proxy.gateway.faults import fault_of
+from smoothing_proxy.gateway.metrics import CONTENT_TYPE, Metrics
+from smoothing_proxy.gateway.native_front import NativeFront, refusal
+from smoothing_proxy.gateway.openapi import openapi_document
+from smoothing_proxy.gateway.ports import Store
+from smoothing_proxy.gateway.requests import head_of, response_of
+from smoothing_proxy.gateway.service import Gateway
+from smoothing_proxy.gateway.settings import GatewaySettings
+from smoothing_proxy.gateway.vendor_front import VendorFront
+from smoothing_proxy.images import pixels
+from smoothing_proxy.smoothing.base_classifier import BaseClassifier
+from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.transport.clock import Clock, SystemClock
+from smoothing_proxy.transport.settings import TransportSettings
+from smoothing_proxy.wire.base import Fault, RequestFault, Wire
+
+__all__ = ["every_wire", "make_app", "make_gateway"]
+
+SECURITY: Mapping[str, str] = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+
+Content: TypeAlias = str | bytes | memoryview
+
+GONE = 499
+"""What the log says of a client that left in the middle of its request."""
+
+_logger = logging.getLogger(__name__)
+
+
+def every_wire() -> tuple[Wire, ...]:
+    """The vendors' formats, those first whose requests are the easiest to tell."""
+    from smoothing_proxy.wire.aws import AwsWire
+    from smoothing_proxy.wire.azure import AzureWire
+    from smoothing_proxy.wire.clarifai import ClarifaiWire
+    from smoothing_proxy.wire.google import GoogleWire
+    from smoothing_proxy.wire.openai import OpenAiWire
+
+    return AwsWire(), AzureWire(), ClarifaiWire(), GoogleWire(), OpenAiWire()
+
+
+def make_gateway(
+    settings: GatewaySettings,
+    classifier: BaseClassifier,
+    smoothing: Smoothing,
+    store: Store,
+    *,
+    in_flight: int | None = None,
+    transport: TransportSettings | None = None,
+    clock: Clock | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Gateway:
+    """What the fronts have in common. Raises DenoiserError when the denoiser is not made for sigma."""
+    clock = clock or SystemClock()
+    limits = pixels.Limits(pixels=settings.pixels, side_px=settings.side_px)
+    engine = Engine(classifier, smoothing, clock, in_flight=in_flight, transport=transport, limits=limits)
+    return Gateway(settings, engine, store, clock, Metrics(), now)
+
+
+def make_app(gateway: Gateway, wires: Sequence[Wire]) -> Starlette:
+    """The application. Its shutdown finishes what is under way; the classifier stays open."""
+    routes = _Routes(gateway, wires)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await gateway.close()
+
+    return Starlette(
+        routes=[
+            Route("/health/live", routes.live),
+            Route("/health/ready", routes.ready),
+            Route("/metrics", routes.metrics),
+            Route("/openapi.json", routes.openapi),
+            *(routes.native() if "native" in gateway.settings.vendors else ()),
+            Route("/{path:path}", _AnyMethod(routes.vendor)),
+        ],
+        lifespan=lifespan,
+    )
+
+
+class _AnyMethod:
+    """An endpoint that Starlette does not bind to GET."""
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+class _Routes:
+    def __init__(self, gateway: Gateway, wires: Sequence[Wire]) -> None:
+        self._gateway = gateway
+        self._vendors = VendorFront(gateway, wires)
+        self._native = NativeFront(gateway, wires)
+        self._document = openapi_document()
+        tls = gateway.settings.tls_cert is not None
+        self._headers = {**SECURITY, **({"strict-transport-security": "max-age=31536000"} if tls else {})}
+
+    def native(self) -> list[Route]:
+        return [
+            Route("/v1/predict", self.predict, methods=["POST"]),
+            Route("/v1/certify", self.certify, methods=["POST"]),
+            Route("/v1/verdicts/{id}", self.verdict, methods=["GET"]),
+        ]
+
+    async def live(self, _: Request) -> Response:
+        return self._safe(PlainTextResponse("live\n"))
+
+    async def ready(self, _: Request) -> Response:
+        reason = "the gateway is being stopped" if self._gateway.closing else ""
+        try:
+            await self._gateway.store.check()
+        except SmoothingProxyError as error:
+            _logger.error("not ready: %s", error)
+            reason = reason or "the store cannot be used"
+        ready = JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
+        return self._safe(ready)
+
+    async def metrics(self, _: Request) -> Response:
+        return self._safe(Response(self._gateway.metrics.page(), headers={"content-type": CONTENT_TYPE}))
+
+    async def openapi(self, _: Request) -> Response:
+        return self._safe(JSONResponse(self._document))
+
+    async def predict(self, request: Request) -> Response:
+        return await self._asked("predict", request)
+
+    async def certify(self, request: Request) -> Response:
+        return await self._asked("certify", request)
+
+    async def _asked(self, kind: Kind, request: Request) -> Response:
+        exchange = self._exchange("native")
+        try:
+            response = await self._native.ask(kind, request, exchange)
+        except ClientDisconnect:
+            response = Response(status_code=GONE)
+        except Exception as error:  # noqa: BLE001 (nothing but an answer leaves here)
+            response = refusal(self._unexpected(error, exchange), exchange.id)
+        return self._ended(response, request, exchange)
+
+    async def verdict(self, request: Request) -> Response:
+        exchange = self._exchange("native")
+        try:
+            response = await self._native.verdict(request, exchange)
+        except Exception as error:  # noqa: BLE001 (nothing but an answer leaves here)
+            response = refusal(self._unexpected(error, exchange), exchange.id)
+        return self._ended(response, request, exchange)
+
+    async def vendor(self, request: Request) -> Response:
+        exchange = self._exchange("unknown")
+        head = head_of(request)
+        wire = self._vendors.wire_for(head)
+        try:
+            if wire is None:
+                raise RequestFault(Fault.UNKNOWN_OPERATION, "no vendor's format has such an address")
+            response = await self._vendors.answer(wire, head, request, exchange)
+        except ClientDisconnect:
+            response = Response(status_code=GONE)
+        except Exception as error:  # noqa: BLE001 (nothing but an answer leaves here)
+            fault = self._unexpected(error, exchange)
+            if wire is None:
+                response = refusal(fault, exchange.id)
+            else:
+                response = response_of(wire.refuse(head, fault, exchange.id))
+        return self._ended(response, request, exchange)
+
+    def _exchange(self, vendor: str) -> Exchange:
+        exchange = Exchange(self._gateway)
+        exchange.vendor = vendor
+        return exchange
+
+    def _unexpected(self, error: Exception, exchange: Exchange) -> RequestFault:
+        exchange.fault = fault_of(error)
+        if exchange.fault.fault is Fault.INTERNAL:
+            _logger.error("request %s failed", exchange.id, exc_info=error)
+        return exchange.fault
+
+    def _ended(self, response: Response, request: Request, exchange: Exchange) -> Response:
+        """A stream ends when it has been sent, any other answer now."""
+        if isinstance(response, StreamingResponse):
+            response.body_iterator = _then(
+                response.body_iterator, lambda: exchange.end(response.status_code, request.url.path)
+            )
+        else:
+            exchange.end(response.status_code, request.url.path)
+        return self._safe(response)
+
+    def _safe(self, response: Response) -> Response:
+        response.headers.update(self._headers)
+        return response
+
+
+async def _then(parts: AsyncIterable[Content], end: Callable[[], None]) -> AsyncIterator[Content]:
+    try:
+        async for part in parts:
+            yield part
+    finally:
+        end()

@@ -1,0 +1,233 @@
+"""One sampler for all requests: their copies share batches, rate, circuit and places in flight."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from smoothing_proxy.errors import BackendError, ConfigError, DenoiserError, ImageError
+from smoothing_proxy.gateway.pages import JournalOfPages, Meter, Page, Pages, WatcherOfPages
+from smoothing_proxy.gateway.ports import Recollection
+from smoothing_proxy.images import pixels
+from smoothing_proxy.images.codec import EncodedImage
+from smoothing_proxy.smoothing.base_classifier import BaseClassifier
+from smoothing_proxy.smoothing.drive import replay
+from smoothing_proxy.smoothing.halt import Halt
+from smoothing_proxy.smoothing.observe import CLEAN, Journal, Outcome, Recalled
+from smoothing_proxy.smoothing.picture import Picture, prepare
+from smoothing_proxy.smoothing.plan import Plan, certify_plan, ladder_of, most_draws, predict_plan
+from smoothing_proxy.smoothing.sampler import Sampler
+from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.transport.clock import Clock
+from smoothing_proxy.transport.settings import TransportSettings
+from smoothing_proxy.types import Certificate, Draws, Prediction, Reply, Votes
+
+__all__ = ["Engine", "Kind", "Sampled", "Tell", "fewest_draws", "most_queries"]
+
+Kind = Literal["predict", "certify"]
+
+Tell = Callable[[Votes], None]
+"""Told all votes so far, whenever the plan has looked at more of them."""
+
+DECODERS = 2
+
+Verdict = TypeVar("Verdict", Certificate, Prediction)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A verdict and what it rests on. replies: of the draws that the plan looked at, in issue order; None for a
+    failed one, whose error is in `errors`. clean: the reply about the picture itself, where that was asked.
+    """
+
+    verdict: Certificate | Prediction
+    replies: tuple[Reply | None, ...]
+    errors: tuple[BackendError, ...]
+    clean: Reply | None = None
+
+
+class Engine:
+    """The smoothed classifier as a service: any number of verdicts at the same time.
+
+    limits: of the pictures that are decoded. Raises DenoiserError when the denoiser is not made for sigma.
+    """
+
+    def __init__(
+        self,
+        classifier: BaseClassifier,
+        smoothing: Smoothing,
+        clock: Clock,
+        *,
+        in_flight: int | None = None,
+        transport: TransportSettings | None = None,
+        limits: pixels.Limits = pixels.DEFAULT_LIMITS,
+    ) -> None:
+        classifier.check_sigma()
+        self.timed = _Timed(classifier, clock)
+        self.smoothing = smoothing
+        self.in_flight = classifier.backend.concurrency if in_flight is None else in_flight
+        self._pages = Pages()
+        self._sampler = Sampler(
+            self.timed,
+            in_flight=in_flight,
+            transport=transport,
+            journal=JournalOfPages(self._pages),
+            observers=[WatcherOfPages(self._pages)],
+        )
+        self._fastest = 0.0
+        self._limits = limits
+        self._ids = itertools.count()
+        self._decoders = anyio.CapacityLimiter(DECODERS)
+        self._calibrating = anyio.CapacityLimiter(1)
+
+    @property
+    def settled(self) -> int:
+        """Draws that have settled, of the pictures under way."""
+        return self._pages.settled
+
+    @property
+    def per_s(self) -> float:
+        """Copies a second that can be asked about at present, by the vendor's rate and by its latency as seen.
+
+        A rate that has only grown so far is still on its way up, and no limit.
+        """
+        now = self._sampler.courier.limiter.per_s
+        self._fastest = max(self._fastest, now)
+        is_limit = self._sampler.courier.settings.requests_per_s is not None or now < self._fastest
+        rate = now if is_limit else math.inf
+        places = self.in_flight * self.timed.backend.batch_size
+        return min(rate, places / self.timed.latency_s) if self.timed.latency_s > 0 else rate
+
+    async def prepare(self, image: bytes) -> Picture:
+        """The picture, decoded, with fresh entropy. Raises ImageError, also for a size that cannot be denoised."""
+        return await anyio.to_thread.run_sync(self._prepare, image, limiter=self._decoders)
+
+    def _prepare(self, image: bytes) -> Picture:
+        canonical = pixels.decode(image, limits=self._limits)
+        picture = prepare(canonical, self.smoothing.working_size, picture_id=next(self._ids))
+        try:
+            self.timed.check(picture)
+        except DenoiserError as error:
+            raise ImageError(f"picture: it cannot be denoised: {error}") from error
+        return picture
+
+    async def calibrate(self, smoothing: Smoothing) -> None:
+        """Have the boundaries of these settings computed, which takes some processor time the first time."""
+        if smoothing.certify_method == "target":
+            await anyio.to_thread.run_sync(ladder_of, smoothing, limiter=self._calibrating)
+
+    async def sample(
+        self,
+        picture: Picture,
+        kind: Kind,
+        smoothing: Smoothing,
+        *,
+        number: int,
+        journal: Journal,
+        halt: Halt,
+        known: Recollection,
+        meters: Sequence[Meter],
+        tell: Tell,
+        clean_when_abstaining: bool = False,
+    ) -> Sampled:
+        """PREDICT or CERTIFY this picture. number: in the journal. known: what need not be asked again.
+
+        Raises as Sampler.run does; `meters` then tell what it cost.
+        """
+        with self._pages.open(picture.id, number, journal, *meters) as page:
+            verdict = await self._verdict(picture, kind, smoothing, known.recalled, halt, tell)
+            looked_at = [_outcome(page, known, draw) for draw in range(verdict.queries)]
+            clean = None
+            if clean_when_abstaining and verdict.label is None:
+                await self._sampler.clean(picture, known.recalled, halt)
+                clean = _outcome(page, known, CLEAN).reply
+        errors = tuple(outcome.error for outcome in looked_at if outcome.error is not None)
+        replies = tuple(outcome.reply if outcome.error is None else None for outcome in looked_at)
+        return Sampled(verdict, replies, errors, clean)
+
+    async def _verdict(
+        self, picture: Picture, kind: Kind, smoothing: Smoothing, recalled: Recalled, halt: Halt, tell: Tell
+    ) -> Certificate | Prediction:
+        if kind == "predict":
+            prediction, _ = await self._sampler.run(
+                picture, _watched(predict_plan(smoothing), tell), recalled, halt
+            )
+            return prediction
+        certificate, _ = await self._sampler.run(picture, _watched(certify_plan(smoothing), tell), recalled, halt)
+        return picture.place(certificate)
+
+
+def _outcome(page: Page, known: Recollection, draw: int) -> Outcome:
+    """How a draw ended, now or in an earlier attempt, of whose failures only the votes are known."""
+    if draw in page.outcomes:
+        return page.outcomes[draw]
+    return Outcome(draw, known.recalled.votes[draw], known.replies.get(draw))
+
+
+def most_queries(kind: Kind, smoothing: Smoothing) -> int:
+    """The most draws that a verdict can take."""
+    if kind == "certify":
+        return most_draws(smoothing)
+    return smoothing.n if smoothing.method == "fixed" else smoothing.max_queries
+
+
+@lru_cache(maxsize=256)
+def fewest_draws(kind: Kind, smoothing: Smoothing) -> int:
+    """The draws that a verdict takes when all agree. Raises ConfigError where no verdict can be had."""
+    asked = 0
+
+    def unanimous(request: Draws) -> Votes:
+        nonlocal asked
+        asked += request.answered
+        return Votes({"agreed": request.answered})
+
+    if kind == "predict":
+        replay(predict_plan(smoothing), unanimous)
+    else:
+        replay(certify_plan(smoothing), unanimous)
+    if asked == 0:
+        raise ConfigError("these settings take no draws")
+    return asked
+
+
+def _watched(plan: Plan[Verdict], tell: Tell) -> Generator[Draws, Votes, Verdict]:
+    """The same plan, with somebody who looks over its shoulder."""
+    total = Votes()
+    try:
+        request = next(plan)
+        while True:
+            votes = yield request
+            total += votes
+            tell(total)
+            request = plan.send(votes)
+    except StopIteration as verdict:
+        return verdict.value  # type: ignore[no-any-return]  # StopIteration does not know the plan's type
+
+
+class _Timed(BaseClassifier):
+    """The base classifier, and how long its requests take: a moving average in seconds, 0.0 before the first."""
+
+    def __init__(self, classifier: BaseClassifier, clock: Clock) -> None:
+        super().__init__(
+            classifier.backend,
+            classifier.denoiser,
+            sigma=classifier.sigma,
+            labels=classifier.labels,
+            encoding=classifier.encoding,
+        )
+        self._clock = clock
+        self.latency_s = 0.0
+
+    async def ask(self, copies: Sequence[EncodedImage]) -> Sequence[Reply | BackendError]:
+        started = self._clock.now()
+        answers = await super().ask(copies)
+        took = self._clock.now() - started
+        self.latency_s = took if self.latency_s == 0.0 else 0.9 * self.latency_s + 0.1 * took
+        return answers

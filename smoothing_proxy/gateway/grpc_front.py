@@ -1,0 +1,75 @@
+"""Google's gRPC over the same gateway: the same keys, budgets and answers as over REST."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from smoothing_proxy.errors import ConfigError
+from smoothing_proxy.gateway.callers import token_caller
+from smoothing_proxy.gateway.exchange import Exchange
+from smoothing_proxy.gateway.inquiries import Inquiry
+from smoothing_proxy.gateway.service import Gateway
+from smoothing_proxy.gateway.vendor_front import headers_of, inquiry_name, radius_in, told_to_vendor
+from smoothing_proxy.serving.google_grpc import METHOD, Call, GrpcServer, required_key, serve_calls
+from smoothing_proxy.wire.base import RequestFault
+from smoothing_proxy.wire.google_proto import parse, question_of, response_of
+
+__all__ = ["serve_google"]
+
+
+async def serve_google(gateway: Gateway) -> GrpcServer:
+    """Listen on the settings' grpc_port. Raises ConfigError when it is taken, or a PEM file cannot be read."""
+    settings = gateway.settings
+    tls = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        tls = (_pem(settings.tls_key), _pem(settings.tls_cert))
+    front = _Front(gateway)
+    port, most = settings.grpc_port or 0, settings.max_pending
+    return await serve_calls(front.answer, settings.host, port, tls=tls, at_once=most)
+
+
+class _Front:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def answer(self, call: Call) -> bytes:
+        exchange = Exchange(self._gateway)
+        exchange.vendor = "google"
+        status = 200
+        try:
+            return await self._answer(call, exchange)
+        except RequestFault as fault:
+            exchange.fault = fault
+            status = 400
+            raise
+        except BaseException:
+            status = 500
+            raise
+        finally:
+            exchange.end(status, METHOD)
+
+    async def _answer(self, call: Call, exchange: Exchange) -> bytes:
+        caller = await token_caller(self._gateway.store, required_key(call), "google")
+        exchange.caller = caller.id
+        message = parse(call.body)
+        question = question_of(message)
+        inquiry = Inquiry(
+            caller,
+            question.images,
+            self._gateway.wish(caller, radius=radius_in(call.metadata)),
+            hashlib.sha256(b"google gRPC" + call.body).hexdigest(),
+            inquiry_name(call.metadata),
+        )
+        answers = await exchange.answers(inquiry)
+        await call.tell({"x-request-id": exchange.id, **headers_of(answers, exchange)})
+        told = [told_to_vendor(answer, inquiry.wish.abstain, question) for answer in answers]
+        response: bytes = response_of(message, told).SerializeToString()
+        return response
+
+
+def _pem(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,219 @@
+"""The pictures of one request into verdicts: recalled where they can be, else reserved, sampled and settled."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from smoothing_proxy.errors import LedgerError
+from smoothing_proxy.gateway.answers import verdict_of
+from smoothing_proxy.gateway.engine import Engine, fewest_draws, most_queries
+from smoothing_proxy.gateway.faults import told
+from smoothing_proxy.gateway.inquiries import Inquiry, sha256_of
+from smoothing_proxy.gateway.jobs import Answered, Job
+from smoothing_proxy.gateway.metrics import Metrics
+from smoothing_proxy.gateway.pages import Meter
+from smoothing_proxy.gateway.ports import Reservation, Store
+from smoothing_proxy.gateway.settings import GatewaySettings
+from smoothing_proxy.gateway.verdicts import Verdict
+from smoothing_proxy.smoothing.halt import Halt, Interrupted
+from smoothing_proxy.smoothing.picture import Picture
+from smoothing_proxy.types import Votes
+from smoothing_proxy.wire.base import Fault, RequestFault
+
+__all__ = ["Hardener"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Hardener:
+    """One for the whole process. now: the date, for documents."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        engine: Engine,
+        store: Store,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._store = store
+        self._metrics = metrics
+        self._now = now
+        self._classifier = _fingerprint(engine)
+        self._unpacked = asyncio.Semaphore(settings.pictures_at_once)
+        self._halts: set[Halt] = set()
+        self._expected = 0
+
+    def stop(self) -> None:
+        """Send nothing more; what is in flight still settles."""
+        for halt in self._halts:
+            halt.request(Interrupted())
+
+    @property
+    def backlog(self) -> int:
+        """Draws that the requests under way still need, at least."""
+        return max(0, self._expected - self._engine.settled)
+
+    async def answers(self, inquiry: Inquiry, request_id: str, job: Job, meter: Meter) -> list[Answered]:
+        """An answer for each image; equal ones are asked about once."""
+        shas = [hashlib.sha256(image).hexdigest() for image in inquiry.images]
+        images = dict(zip(shas, inquiry.images, strict=True))
+        answers = await self._recalled(inquiry, images)
+        todo = {sha: image for sha, image in images.items() if sha not in answers}
+        if todo:
+            numbers = {sha: shas.index(sha) for sha in todo}
+            answers |= await self._sampled(inquiry, request_id, job, todo, meter, numbers)
+        else:
+            job.replayed = True
+        return [answers[sha] for sha in shas]
+
+    async def _recalled(self, inquiry: Inquiry, images: Mapping[str, bytes]) -> dict[str, Answered]:
+        settings = self.settings_sha(inquiry)
+        found = {sha: await self._store.cached(inquiry.caller.id, sha, settings) for sha in images}
+        return {sha: Verdict.model_validate_json(kept) for sha, kept in found.items() if kept is not None}
+
+    def settings_sha(self, inquiry: Inquiry) -> str:
+        """Of all but the pictures that decides a verdict."""
+        return sha256_of(repr(inquiry.wish), self._settings.labels, self._classifier)
+
+    async def _sampled(
+        self,
+        inquiry: Inquiry,
+        request_id: str,
+        job: Job,
+        images: Mapping[str, bytes],
+        meter: Meter,
+        numbers: Mapping[str, int],
+    ) -> dict[str, Answered]:
+        """Reserve, fan out, settle. Raises what says nothing about the pictures."""
+        wish = inquiry.wish
+        await self._engine.calibrate(wish.smoothing)
+        halt = Halt()
+        with self._expecting(len(images) * fewest_draws(wish.kind, wish.smoothing), halt):
+            most = most_queries(wish.kind, wish.smoothing) + (wish.abstain == "unhardened")
+            price_usd = self._engine.timed.backend.price_usd
+            reservation = await self._store.reserve(inquiry.caller.id, len(images) * most, price_usd)
+            fan_out = _FanOut(inquiry, request_id, reservation, meter, halt, job, numbers)
+            try:
+                work = [self._verdict(fan_out, sha, image) for sha, image in images.items()]
+                outcomes = await asyncio.gather(*work, return_exceptions=True)
+            finally:
+                self._metrics.spent(meter.cost, price_usd)
+                await self._store.settle(reservation, meter.cost)
+        halt.check()
+        return {sha: _answered(outcome) for sha, outcome in zip(images, outcomes, strict=True)}
+
+    @contextmanager
+    def _expecting(self, draws: int, halt: Halt) -> Iterator[None]:
+        """Count these among the backlog. Raises RequestFault at once where they cannot be had in time."""
+        seconds = (self.backlog + draws) / self._engine.per_s
+        if seconds > self._settings.deadline_s:
+            raise RequestFault(
+                Fault.QUOTA,
+                f"this needs {draws} queries at least, which cannot be had within {self._settings.deadline_s:g} s "
+                f"at the present {self._engine.per_s:.3g} a second and {self.backlog} waiting; nothing was spent",
+            )
+        self._expected += draws
+        self._halts.add(halt)
+        try:
+            yield
+        finally:
+            self._expected -= draws
+            self._halts.discard(halt)
+
+    async def _verdict(self, fan_out: _FanOut, sha: str, image: bytes) -> Verdict:
+        """One picture's. Of all requests, only so many pictures are unpacked at a time."""
+        async with self._unpacked:
+            return await self._of_picture(fan_out, sha, await self._engine.prepare(image))
+
+    async def _of_picture(self, fan_out: _FanOut, sha: str, picture: Picture) -> Verdict:
+        """Sampled with the entropy and the draws that an earlier attempt may have left."""
+        wish, own = fan_out.inquiry.wish, Meter()
+        number = fan_out.numbers[sha]
+        known = await self._store.picture(fan_out.request_id, number, sha, picture.entropy)
+        picture = replace(picture, entropy=known.entropy)
+        sampled = await self._engine.sample(
+            picture,
+            wish.kind,
+            wish.smoothing,
+            number=number,
+            journal=self._store.journal(fan_out.request_id, fan_out.reservation),
+            halt=fan_out.halt,
+            known=known,
+            meters=(fan_out.meter, own),
+            tell=fan_out.job.tell if number == 0 else _unheard,
+            clean_when_abstaining=wish.abstain == "unhardened",
+        )
+        verdict = verdict_of(
+            sampled,
+            picture,
+            own.cost.at(fan_out.reservation.price_usd),
+            labels=self._engine.timed.labels,
+            canonical=self._settings.labels == "canonical",
+            sigma=wish.smoothing.sigma,
+            stamp=(uuid.uuid4().hex, sha, self._now().isoformat(timespec="seconds")),
+        )
+        await self._remember(fan_out.inquiry, verdict)
+        self._metrics.decided(verdict)
+        return verdict
+
+    async def _remember(self, inquiry: Inquiry, verdict: Verdict) -> None:
+        """What was paid for is answered, though it could not be remembered."""
+        try:
+            await self._store.remember(
+                inquiry.caller.id,
+                verdict.picture_sha256,
+                self.settings_sha(inquiry),
+                verdict.model_dump_json(),
+                verdict_id=verdict.id,
+            )
+        except LedgerError:
+            _logger.exception("verdict %s could not be remembered", verdict.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _FanOut:
+    """What the pictures of one request have in common while they are asked about.
+
+    numbers: each picture's place in the request by its digest, the same in each attempt.
+    """
+
+    inquiry: Inquiry
+    request_id: str
+    reservation: Reservation
+    meter: Meter
+    halt: Halt
+    job: Job
+    numbers: Mapping[str, int]
+
+
+def _unheard(_: Votes) -> None:
+    """Only the first picture's votes are told as they grow."""
+
+
+def _answered(outcome: Verdict | BaseException) -> Answered:
+    if isinstance(outcome, Verdict):
+        return outcome
+    if isinstance(outcome, Exception):
+        return told(outcome)
+    raise outcome
+
+
+def _fingerprint(engine: Engine) -> str:
+    timed = engine.timed
+    parts = (
+        dict(timed.backend.fingerprint),
+        timed.denoiser.fingerprint,
+        timed.labels.fingerprint(),
+        timed.encoding,
+    )
+    return repr(parts)

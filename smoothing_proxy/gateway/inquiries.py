@@ -1,0 +1,47 @@
+"""A request as the gateway takes it on, whatever format it came in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from smoothing_proxy.gateway.engine import Kind
+from smoothing_proxy.gateway.ports import Caller
+from smoothing_proxy.gateway.settings import Abstain
+from smoothing_proxy.smoothing.settings import Smoothing
+
+__all__ = ["Inquiry", "Wish", "sha256_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a request is to be answered."""
+
+    kind: Kind
+    smoothing: Smoothing
+    abstain: Abstain
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A request as the gateway takes it on. name: what the client calls it when it sends it again, or "".
+
+    digest: of the whole request as it was asked, in hex.
+    """
+
+    caller: Caller
+    images: tuple[bytes, ...]
+    wish: Wish
+    digest: str
+    name: str = ""
+
+    @property
+    def ticket(self) -> str:
+        """The same for the same request, sent again."""
+        return sha256_of(self.name, self.digest, repr(self.wish))
+
+
+def sha256_of(*parts: str) -> str:
+    """One digest of several texts, in hex."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,265 @@
+"""A store of one process: whole in its meaning, gone with the process."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from smoothing_proxy.errors import BudgetExceededError, ModelChangedError
+from smoothing_proxy.gateway.ports import Begun, Caller, Recollection, Reservation
+from smoothing_proxy.gateway.settings import VENDORS
+from smoothing_proxy.smoothing.observe import Outcome, Recalled
+from smoothing_proxy.transport.clock import Clock, SystemClock
+from smoothing_proxy.types import Cost
+from smoothing_proxy.wire.base import Fault, RequestFault
+
+__all__ = ["MemoryKey", "MemoryStore"]
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryKey:
+    """A virtual key with its secret. vendors: whose formats it may use. limit_queries: None for any number."""
+
+    caller: Caller
+    secret: str = field(repr=False)
+    vendors: tuple[str, ...] = VENDORS
+    limit_queries: int | None = None
+
+
+class MemoryStore:
+    """Implements Store. keys: read when it is made, and whenever it is reloaded.
+
+    replay_s: for how long a request that is sent again gets its answer. cache_s: for how long a verdict answers
+    other requests about the same picture. most: answers and verdicts that are kept.
+    """
+
+    def __init__(
+        self,
+        keys: Callable[[], Iterable[MemoryKey]],
+        *,
+        replay_s: float = 3_600.0,
+        cache_s: float = 86_400.0,
+        clock: Clock | None = None,
+        most: int = 10_000,
+    ) -> None:
+        clock = clock or SystemClock()
+        self._read = keys
+        self._keys = {key.caller.id: key for key in keys()}
+        self._spent: dict[str, int] = {}
+        self._promised: dict[str, Reservation] = {}
+        self._replay_s, self._cache_s = replay_s, cache_s
+        self._requests: _Aging[_Request] = _Aging(clock, most)
+        self._by_id: _Aging[_Request] = _Aging(clock, most)
+        self._cache: _Aging[str] = _Aging(clock, most)
+        self._verdicts: _Aging[str] = _Aging(clock, most)
+
+    async def key(self, vendor: str, presented_id: str) -> Caller | None:
+        """See Store."""
+        key = self._keys.get(presented_id)
+        return key.caller if key is not None and vendor in key.vendors else None
+
+    async def secret_of(self, caller: Caller) -> str:
+        """See Store."""
+        return self._keys[caller.id].secret
+
+    async def check_token(self, vendor: str, token: str) -> Caller | None:
+        """See Store. The token is the secret itself."""
+        given = token.encode(errors="surrogateescape")
+        found = [key for key in self._keys.values() if hmac.compare_digest(given, key.secret.encode())]
+        return found[0].caller if found and vendor in found[0].vendors else None
+
+    def admitted(self, caller: Caller) -> AbstractContextManager[None]:
+        """See Store. These keys have no limit of requests."""
+        return nullcontext()
+
+    def spent(self, caller: str) -> int:
+        """Queries charged so far, unknown ones included."""
+        return self._spent.get(caller, 0)
+
+    async def reserve(self, caller: str, queries: int, price_usd: float) -> Reservation:
+        """See Store."""
+        self._check_room(caller, queries)
+        reservation = Reservation(uuid.uuid4().hex, caller, queries, price_usd)
+        self._promised[reservation.id] = reservation
+        return reservation
+
+    async def settle(self, reservation: Reservation, cost: Cost) -> None:
+        """See Store."""
+        if self._promised.pop(reservation.id, None) is not None:
+            self._spent[reservation.caller] = self.spent(reservation.caller) + cost.queries + cost.unknown
+
+    def extend(self, reservation: Reservation, queries: int) -> None:
+        """Promise more to a request whose sends came to nothing. Raises BudgetExceededError."""
+        self._check_room(reservation.caller, queries)
+        now = self._promised[reservation.id]
+        self._promised[reservation.id] = replace(now, queries=now.queries + queries)
+
+    def journal(self, request_id: str, reservation: Reservation) -> _MemoryJournal:
+        """See Store."""
+        return _MemoryJournal(self, self._request(request_id), reservation)
+
+    async def begin(self, caller: str, name: str | None, body_sha256: str, settings_sha256: str) -> Begun:
+        """See Store."""
+        identity = (caller, name, "" if name else body_sha256, "" if name else settings_sha256)
+        request = self._requests.get(identity)
+        if request is not None and request.body != (body_sha256, settings_sha256):
+            raise RequestFault(Fault.BAD_REQUEST, "this request's id was used before, for another request")
+        if request is not None and request.document is not None:
+            return Begun("finished", request.id, request.document)
+        if request is not None and request.running:
+            return Begun("running", request.id)
+        request = request or _Request(identity, (body_sha256, settings_sha256))
+        request.running = True
+        self._keep(request, math.inf)
+        return Begun("new", request.id)
+
+    async def picture(self, request_id: str, number: int, sha256: str, entropy: bytes) -> Recollection:
+        """See Store."""
+        return self._request(request_id).pictures.setdefault(number, _Drawn(entropy)).recollection
+
+    async def finish(self, request_id: str, document: str, cost: Cost) -> None:
+        """See Store."""
+        request = self._request(request_id)
+        request.running, request.document = False, document
+        request.pictures.clear()
+        self._keep(request, self._replay_s)
+
+    async def fail(self, request_id: str, error: Exception) -> None:
+        """See Store. After a ModelChangedError it starts from nothing."""
+        request = self._request(request_id)
+        request.running = False
+        if isinstance(error, ModelChangedError):
+            request.pictures.clear()
+        self._keep(request, self._replay_s)
+
+    async def remember(
+        self, caller: str, picture_sha256: str, settings_sha256: str, document: str, *, verdict_id: str
+    ) -> None:
+        """See Store."""
+        self._verdicts.put((caller, verdict_id), document, math.inf)
+        self._cache.put((caller, picture_sha256, settings_sha256), document, self._cache_s)
+
+    async def cached(self, caller: str, picture_sha256: str, settings_sha256: str) -> str | None:
+        """See Store."""
+        return self._cache.get((caller, picture_sha256, settings_sha256))
+
+    async def verdict(self, verdict_id: str, caller: str) -> str | None:
+        """See Store."""
+        return self._verdicts.get((caller, verdict_id))
+
+    async def check(self) -> None:
+        """See Store."""
+
+    async def tend(self) -> None:
+        """See Store. What is too old is forgotten when it is looked for."""
+
+    async def reload(self) -> None:
+        """See Store."""
+        self._keys = {key.caller.id: key for key in self._read()}
+
+    def _keep(self, request: _Request, ttl_s: float) -> None:
+        self._requests.put(request.identity, request, ttl_s)
+        self._by_id.put((request.id,), request, ttl_s)
+
+    def _request(self, request_id: str) -> _Request:
+        request = self._by_id.get((request_id,))
+        return request or _Request(("", None, "", ""), ("", ""))  # of too many, an old one may be gone
+
+    def _check_room(self, caller: str, queries: int) -> None:
+        key = self._keys.get(caller)
+        limit = None if key is None else key.limit_queries
+        promised = sum(one.queries for one in self._promised.values() if one.caller == caller)
+        taken = self.spent(caller) + promised
+        if limit is not None and taken + queries > limit:
+            raise BudgetExceededError(
+                f"the key's budget is {limit:,} queries; {taken:,} are spent or promised, and this request may "
+                f"need {queries:,}",
+                spent=taken,
+                limit=limit,
+            )
+
+
+@dataclass
+class _Drawn:
+    """A picture of a request: its entropy, and the draws that have settled."""
+
+    entropy: bytes
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+    @property
+    def recollection(self) -> Recollection:
+        votes = {number: outcome.label for number, outcome in self.outcomes.items()}
+        replies = {number: outcome.reply for number, outcome in self.outcomes.items() if outcome.reply}
+        versions = frozenset(reply.model_version for reply in replies.values() if reply.model_version)
+        return Recollection(self.entropy, Recalled(votes, model_versions=versions), replies)
+
+
+@dataclass
+class _Request:
+    """identity: by which it is found again. body: digests of what was sent, and of the settings."""
+
+    identity: tuple[str, str | None, str, str]
+    body: tuple[str, str]
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    running: bool = False
+    document: str | None = None
+    pictures: dict[int, _Drawn] = field(default_factory=dict)
+
+
+class _MemoryJournal:
+    """Remembers a request's draws, and counts its sends: what goes beyond the promise has to be promised first."""
+
+    def __init__(self, store: MemoryStore, request: _Request, reservation: Reservation) -> None:
+        self._store = store
+        self._request = request
+        self._reservation = reservation
+        self._left = reservation.queries
+
+    async def sent(self, picture: int, draws: Sequence[int]) -> None:
+        """See Journal."""
+        missing = len(draws) - self._left
+        if missing > 0:
+            self._store.extend(self._reservation, missing)
+            self._left += missing
+        self._left -= len(draws)
+
+    async def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
+        """See Journal."""
+        drawn = self._request.pictures.get(picture)
+        if drawn is not None:
+            drawn.outcomes |= {outcome.draw: outcome for outcome in outcomes}
+        self._left += sum(1 for outcome in outcomes if outcome.cost == Cost())
+
+    async def withdrawn(self, picture: int, draws: Sequence[int], *, maybe_billed: bool = False) -> None:
+        """See Journal."""
+        self._left += 0 if maybe_billed else len(draws)
+
+
+class _Aging(Generic[V]):
+    """Values that last for their own time; of too many, those that were put first go first."""
+
+    def __init__(self, clock: Clock, most: int) -> None:
+        self._clock = clock
+        self._most = most
+        self._values: OrderedDict[tuple[str | None, ...], tuple[float, V]] = OrderedDict()
+
+    def put(self, key: tuple[str | None, ...], value: V, ttl_s: float) -> None:
+        self._values[key] = (self._clock.now() + ttl_s, value)
+        self._values.move_to_end(key)
+        while len(self._values) > self._most:
+            self._values.popitem(last=False)
+
+    def get(self, key: tuple[str | None, ...]) -> V | None:
+        until, value = self._values.get(key, (-math.inf, None))
+        if self._clock.now() < until:
+            return value
+        self._values.pop(key, None)
+        return None

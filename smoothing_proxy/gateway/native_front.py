@@ -1,0 +1,151 @@
+"""The gateway's own API: /v1/predict, /v1/certify and /v1/verdicts/{id}, with the whole proof in JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from smoothing_proxy.gateway.callers import any_caller, token_caller
+from smoothing_proxy.gateway.engine import Kind
+from smoothing_proxy.gateway.exchange import Exchange
+from smoothing_proxy.gateway.faults import fault_of
+from smoothing_proxy.gateway.inquiries import Inquiry
+from smoothing_proxy.gateway.jobs import Job
+from smoothing_proxy.gateway.native_request import REQUEST_BYTES, native_token, read_native
+from smoothing_proxy.gateway.requests import body_of, head_of
+from smoothing_proxy.gateway.service import Gateway
+from smoothing_proxy.gateway.vendor_front import headers_of, inquiry_name, radius_in
+from smoothing_proxy.types import Votes
+from smoothing_proxy.wire.base import Fault, HttpRequest, RequestFault, Wire
+
+__all__ = ["STATUS", "NativeFront", "refusal"]
+
+STATUS: Mapping[Fault, int] = {
+    Fault.BAD_REQUEST: 400,
+    Fault.BAD_IMAGE: 422,
+    Fault.IMAGE_TOO_LARGE: 413,
+    Fault.UNAUTHENTICATED: 401,
+    Fault.FORBIDDEN: 403,
+    Fault.UNKNOWN_OPERATION: 404,
+    Fault.THROTTLED: 429,
+    Fault.QUOTA: 402,
+    Fault.INTERNAL: 500,
+    Fault.UNAVAILABLE: 503,
+    Fault.TIMEOUT: 504,
+}
+
+KEEP_ALIVE_S = 15.0
+"""Of a stream without news, so that nobody on the way takes it for dead."""
+
+
+class NativeFront:
+    """Answers the native routes of one gateway. wires: whose keys may read their own verdicts here, too."""
+
+    def __init__(self, gateway: Gateway, wires: Sequence[Wire]) -> None:
+        self._gateway = gateway
+        self._wires = wires
+
+    async def ask(self, kind: Kind, request: Request, exchange: Exchange) -> Response:
+        """PREDICT or CERTIFY one picture."""
+        head = head_of(request)
+        try:
+            inquiry = await self._inquiry(kind, request, head, exchange)
+            if "text/event-stream" in head.headers.get("accept", ""):
+                return self._stream(inquiry, exchange)
+            answers = await exchange.answers(inquiry)
+            (answer,) = answers
+            if isinstance(answer, RequestFault):
+                raise answer
+        except RequestFault as fault:
+            exchange.fault = fault
+            return refusal(fault, exchange.id)
+        return JSONResponse(
+            answer.model_dump(mode="json"), headers=_headers(exchange, headers_of(answers, exchange))
+        )
+
+    async def verdict(self, request: Request, exchange: Exchange) -> Response:
+        """One of the caller's own verdicts, again."""
+        store = self._gateway.store
+        try:
+            head = head_of(request)
+            caller = await any_caller(store, self._wires, head, native_token(head), self._gateway.now())
+            exchange.caller = caller.id
+            kept = await store.verdict(request.path_params["id"][:64], caller.id)
+            if kept is None:
+                raise RequestFault(Fault.UNKNOWN_OPERATION, "no verdict of this key has this id")
+        except RequestFault as fault:
+            exchange.fault = fault
+            return refusal(fault, exchange.id)
+        return Response(kept, media_type="application/json", headers=_headers(exchange, {}))
+
+    async def _inquiry(self, kind: Kind, request: Request, head: HttpRequest, exchange: Exchange) -> Inquiry:
+        caller = await token_caller(self._gateway.store, native_token(head), "native")
+        exchange.caller = caller.id
+        body = await body_of(request, REQUEST_BYTES, self._gateway.settings.body_timeout_s, exchange.hold)
+        question = await read_native(request, head, body)
+        radius = question.target_radius or radius_in(head.headers)
+        if kind == "predict" and radius is not None:
+            raise RequestFault(Fault.BAD_REQUEST, "target_radius: ask /v1/certify for a radius")
+        wish = self._gateway.wish(caller, radius=radius, kind=kind)
+        digest = hashlib.sha256(b"native" + question.image).hexdigest()
+        return Inquiry(caller, (question.image,), wish, digest, inquiry_name(head.headers))
+
+    def _stream(self, inquiry: Inquiry, exchange: Exchange) -> Response:
+        with ExitStack() as admitted:
+            admitted.enter_context(self._gateway.store.admitted(inquiry.caller))
+            job = self._gateway.take(inquiry)
+            events = self._events(job, exchange, admitted.pop_all())
+        return StreamingResponse(events, media_type="text/event-stream", headers=_headers(exchange, {}))
+
+    async def _events(self, job: Job, exchange: Exchange, admitted: ExitStack) -> AsyncIterator[str]:
+        with admitted:
+            async for event in self._told(job, exchange):
+                yield event
+
+    async def _told(self, job: Job, exchange: Exchange) -> AsyncIterator[str]:
+        """The votes as they grow, then the verdict or the error."""
+        told = Votes()
+        while not job.done:
+            if job.votes.n > told.n:
+                told = job.votes
+                yield _event("votes", {"copies": told.n, "votes": dict(told.counts), "failed": told.failed})
+            try:
+                await asyncio.wait_for(job.news(), KEEP_ALIVE_S)
+            except TimeoutError:
+                yield ": still asking\n\n"
+        try:
+            (answer,) = exchange.told(await job.answers(math.inf))
+            exchange.replayed = job.replayed
+            if isinstance(answer, RequestFault):
+                raise answer
+            yield _event("verdict", answer.model_dump(mode="json"))
+        except Exception as error:  # noqa: BLE001 (told in the stream, since its status is long gone)
+            exchange.fault = fault_of(error)
+            yield _event("error", _error(exchange.fault, exchange.id))
+
+
+def refusal(fault: RequestFault, request_id: str) -> Response:
+    """The error as native clients get it."""
+    headers = {"x-request-id": request_id}
+    if fault.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(fault.retry_after_s))
+    return JSONResponse({"error": _error(fault, request_id)}, STATUS[fault.fault], headers)
+
+
+def _error(fault: RequestFault, request_id: str) -> dict[str, str]:
+    return {"code": fault.fault.name.lower(), "message": fault.message, "request_id": request_id}
+
+
+def _headers(exchange: Exchange, proof: Mapping[str, str]) -> dict[str, str]:
+    return {"x-request-id": exchange.id, **proof}
+
+
+def _event(kind: str, data: Mapping[str, object]) -> str:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"

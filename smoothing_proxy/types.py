@@ -165,6 +165,7 @@ class Certificate:
     working_size, input_size: (height, width) in pixels that the two radii speak of.
     p_upper: upper bound on the probability of every other label, where the two were bounded together; None where
         the radius takes it to be 1 - p_lower.
+    sequential: a test decided when to stop, so that the votes are of no fixed number of draws.
     """
 
     label: Label | None
@@ -179,6 +180,7 @@ class Certificate:
     input_size: tuple[int, int] | None = None
     cost: Cost = Cost()
     p_upper: float | None = None
+    sequential: bool = False
 
     @property
     def queries(self) -> int:

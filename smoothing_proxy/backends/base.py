@@ -54,7 +54,8 @@ class Backend(Protocol):
     async def classify(self, copies: Sequence[EncodedImage]) -> Sequence[Reply | BackendError]:
         """One request: an answer or the failure for each copy, in order, `len(copies) <= batch_size`.
 
-        Raises BackendError when the request failed as a whole. AuthenticationError always means the whole.
+        Raises BackendError when the request failed as a whole. An error that stops every picture (the credentials,
+        the quota) does so in an answer's place too, beside answers that were paid for.
         """
         ...
 

@@ -24,7 +24,6 @@ from google.oauth2 import service_account
 
 from smoothing_proxy.backends.prices import price_of
 from smoothing_proxy.errors import (
-    AuthenticationError,
     BackendError,
     BackendTimeoutError,
     BackendUnavailableError,
@@ -127,8 +126,8 @@ class GoogleVision:
     async def classify(self, copies: Sequence[EncodedImage]) -> Answers:
         """The labels of the copies, or the failures in their places.
 
-        Raises BackendError when there was one request and it failed, AuthenticationError when any was refused for
-        its credentials, and MissingCredentialError.
+        Raises BackendError when there was one request and it failed, and MissingCredentialError. Of several
+        requests, what one was answered stands beside another's error, since it was paid for.
         """
         outcomes: list[Reply | BackendError | None] = [_unsendable(copy) for copy in copies]
         left = [i for i, outcome in enumerate(outcomes) if outcome is None]
@@ -141,11 +140,7 @@ class GoogleVision:
             places = [answers] * len(part) if isinstance(answers, BackendError) else answers
             for i, answer in zip(part, places, strict=True):
                 outcomes[i] = answer
-        whole = [outcome for outcome in outcomes if outcome is not None]
-        for outcome in whole:
-            if isinstance(outcome, AuthenticationError):
-                raise outcome
-        return whole
+        return [outcome for outcome in outcomes if outcome is not None]
 
     async def aclose(self) -> None:
         """Close the connection; requests under way are given up and may be billed."""

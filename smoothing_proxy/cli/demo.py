@@ -24,9 +24,7 @@ SHOWN_RADII = (0.0, 0.25, 0.5, 0.75)
     show_default=True,
     help="The demo's folder.",
 )
-@click.option(
-    "--digits", type=click.IntRange(1, 360), default=40, show_default=True, help="How many test digits."
-)
+@click.option("--digits", type=click.IntRange(1, 360), default=40, show_default=True, help="How many test digits.")
 @click.option("--sigma", type=float, default=0.5, show_default=True, help="Noise, on the [0, 1] pixel scale.")
 @click.option("--max-queries", type=int, default=500, show_default=True, help="For one digit, at most.")
 def demo(out: Path, digits: int, sigma: float, max_queries: int) -> None:

@@ -21,6 +21,7 @@ class Account:
         self.spent = spent
         self.limit = limit
         self._promised: dict[int, int] = {}
+        self._taken: dict[int, int] = {}
 
     @property
     def free(self) -> float:
@@ -43,6 +44,7 @@ class Account:
     def release(self, picture: int) -> None:
         """The picture needs no more: what it was promised and did not use is free again."""
         self._promised.pop(picture, None)
+        self._taken.pop(picture, None)
 
     def charge(self, picture: int, queries: int) -> None:
         """Before a send: taken from what the picture was promised, beyond that from what is free.
@@ -54,11 +56,16 @@ class Account:
             raise self.exceeded()
         if promised:
             self._promised[picture] -= promised
+            self._taken[picture] = self._taken.get(picture, 0) + promised
         self.spent += queries
 
-    def credit(self, queries: int) -> None:
-        """So many sends were not billed after all."""
+    def credit(self, picture: int, queries: int) -> None:
+        """So many sends were not billed after all; what they took of a standing promise goes back to it."""
         self.spent -= queries
+        back = min(queries, self._taken.get(picture, 0))
+        if back:
+            self._taken[picture] -= back
+            self._promised[picture] = self.promised(picture) + back
 
     def exceeded(self) -> BudgetExceededError:
         """The error for a budget that is too small for what comes next."""

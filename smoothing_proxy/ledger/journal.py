@@ -83,7 +83,7 @@ class DrawJournal:
 
     async def sent(self, picture: int, numbers: Sequence[int]) -> None:
         """See Journal.sent."""
-        self._account.charge(CANARY if numbers[0] < CLEAN else picture, len(numbers))
+        self._account.charge(_payer(picture, numbers[0]), len(numbers))
         now = time.time()
         again = {number for number in numbers if (picture, number) in self._to_send_again}
         self._to_send_again.difference_update((picture, number) for number in again)
@@ -101,7 +101,7 @@ class DrawJournal:
     async def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
         """See Journal.settled."""
         now = time.time()
-        self._account.credit(sum(x.cost == Cost() for x in outcomes))
+        self._account.credit(_payer(picture, outcomes[0].draw), sum(x.cost == Cost() for x in outcomes))
         await self._execute(
             _SETTLE, [self._key(picture, x.draw) | outcome_columns(x) | {"now": now} for x in outcomes]
         )
@@ -109,7 +109,7 @@ class DrawJournal:
     async def withdrawn(self, picture: int, numbers: Sequence[int], *, maybe_billed: bool = False) -> None:
         """See Journal.withdrawn."""
         if not maybe_billed:
-            self._account.credit(len(numbers))
+            self._account.credit(_payer(picture, numbers[0]), len(numbers))
         rows = [self._key(picture, number) | {"maybe_billed": int(maybe_billed)} for number in numbers]
         await self._execute(_WITHDRAW, rows)
         self._to_send_again.update((picture, number) for number in numbers)
@@ -133,6 +133,10 @@ class DrawJournal:
 
     async def _write(self, write: Callable[[Connection], None]) -> None:
         await asyncio.wrap_future(self._writer.submit(write))
+
+
+def _payer(picture: int, draw: int) -> int:
+    return CANARY if draw < CLEAN else picture
 
 
 def outcome_columns(outcome: Outcome) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from smoothing_proxy.ledger.query import rows_of
 from smoothing_proxy.ledger.records import PictureRecord, certificate_from_json
 from smoothing_proxy.ledger.schema import check_schema, draws, pictures, runs, verdicts
 from smoothing_proxy.ledger.totals import DrawTotals
-from smoothing_proxy.smoothing.observe import Recalled
+from smoothing_proxy.smoothing.observe import CLEAN, Recalled
 from smoothing_proxy.types import Certificate, Cost, Label
 
 __all__ = ["RUN", "LedgerReader"]
@@ -86,9 +86,14 @@ class LedgerReader:
         return _picture(self._rows(query)[0])
 
     def recall(self, picture: int) -> Recalled:
-        """What is settled of a picture's draws, and what all of its draws have cost so far, in queries."""
+        """What is settled of a picture's draws, and what all of its draws have cost so far, in queries.
+
+        model_versions: of its certificate's draws alone. Canaries are nobody's.
+        """
         columns = (draws.c.number, draws.c.status, draws.c.label, draws.c.unknown, draws.c.model_version)
-        query = select(*columns).where(draws.c.run_id == RUN, draws.c.picture_id == picture)
+        query = select(*columns).where(
+            draws.c.run_id == RUN, draws.c.picture_id == picture, draws.c.number >= CLEAN
+        )
         votes: dict[int, Label | None] = {}
         versions: set[str] = set()
         cost = Cost()
@@ -96,8 +101,17 @@ class LedgerReader:
             cost += Cost(queries=int(row.status == "settled"), unknown=row.unknown)
             if row.status in ("settled", "failed"):
                 votes[row.number] = row.label
-                versions.add(row.model_version or "")
+                versions |= {row.model_version or ""} if row.number > CLEAN else set()
         return Recalled(votes, cost, frozenset(versions - {""}))
+
+    def versions_told(self, picture: int, draws_told: int) -> frozenset[str]:
+        """The model versions that answered the first so many draws of a picture, as far as they were stated."""
+        query = select(draws.c.model_version).where(
+            draws.c.run_id == RUN,
+            draws.c.picture_id == picture,
+            draws.c.number.between(0, draws_told - 1),
+        )
+        return frozenset(row.model_version for row in self._rows(query) if row.model_version)
 
     def verdicts(self) -> dict[int, Certificate]:
         """The verdicts that were reached, by picture."""

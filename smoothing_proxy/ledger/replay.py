@@ -69,7 +69,8 @@ def recorded_smoothing(ledger: LedgerReader) -> Smoothing:
 def replay_certificates(
     ledger: LedgerReader, question: Question | None = None
 ) -> Iterator[tuple[PictureRecord, Certificate | None]]:
-    """Each picture's certificate, computed again from its recorded draws; None where draws are still missing.
+    """Each picture's certificate, computed again from its recorded draws; None where draws are still missing,
+    or the model changed between those that the certificate would rest on.
 
     A picture that the run gave up on at some radius is not proven there, or beyond, at other levels either.
     Raises LedgerError that names the picture when its verdict was reached before this question's could be, and
@@ -86,6 +87,8 @@ def replay_certificates(
         certificate = _answer(asked, recorded, votes)
         if certificate is None and record.id in decided:
             raise LedgerError(_too_short(record, len(votes), recorded))
+        if certificate is not None and len(ledger.versions_told(record.id, certificate.queries)) > 1:
+            certificate = None  # void, as it was in the run
         if record.size is None or certificate is None:
             yield record, None
         else:

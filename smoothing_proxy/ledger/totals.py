@@ -82,8 +82,9 @@ class DrawTotals:
         return int(min(rows_of(self._engine, lowest)[0][0] or 0, CLEAN)) - 1
 
     def pictures_begun(self) -> set[int]:
-        """The pictures of which at least one draw was sent."""
-        return {row[0] for row in rows_of(self._engine, select(draws.c.picture_id).where(self._of_run).distinct())}
+        """The pictures of which at least one noisy draw was sent."""
+        query = select(draws.c.picture_id).where(self._of_run, draws.c.number > CLEAN).distinct()
+        return {row[0] for row in rows_of(self._engine, query)}
 
 
 def _scores(reply: str) -> dict[str, float]:

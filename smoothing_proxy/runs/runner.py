@@ -10,7 +10,7 @@ from typing import Protocol
 import anyio
 import anyio.to_thread
 
-from smoothing_proxy.errors import DenoiserError, ImageError, ModelChangedError
+from smoothing_proxy.errors import BudgetExceededError, DenoiserError, ImageError, ModelChangedError
 from smoothing_proxy.images import noise, pixels
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.store import Ledger
@@ -26,7 +26,7 @@ from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.halt import Halt
 from smoothing_proxy.smoothing.observe import CLEAN, Observer
 from smoothing_proxy.smoothing.picture import Picture, prepare
-from smoothing_proxy.smoothing.plan import certify_plan, most_draws
+from smoothing_proxy.smoothing.plan import certify_plan, most_draws, warm
 from smoothing_proxy.smoothing.sampler import Sampler
 from smoothing_proxy.smoothing.settings import Smoothing
 from smoothing_proxy.transport.settings import TransportSettings
@@ -141,6 +141,7 @@ class FolderRun:
         verdicts = self.ledger.verdicts()
         done = [verdicts[record.id] for record in records if record.id in verdicts]
         draws = len(records) * self._queries_per_picture
+        await anyio.to_thread.run_sync(warm, self.smoothing)
         observer.begun(len(records), draws, done, self.ledger.totals.settled(), self.ledger.totals.cost())
         sampler = Sampler(
             self.classifier,
@@ -161,22 +162,28 @@ class FolderRun:
                 for _ in range(self.pictures_at_once or self._enough_pictures()):
                     workers.start_soon(self._work, work)
         await work.ask_canary()
-        if len(waiting):
+        if waiting.short:
             halt.request(self.ledger.account.exceeded())
         halt.check()
 
     async def _work(self, work: _Work) -> None:
-        while not work.halt.requested and (record := work.waiting.take()) is not None:
-            if len(work.waiting) == work.middle:
-                await work.ask_canary()
-            try:
-                await self._certify(work.sampler, record, work.observer, work.halt)
-            except (ImageError, ModelChangedError) as error:
-                self._leave_out(record, error, work.observer)
-            except Exception as reason:  # noqa: BLE001 (raised by `run` once everything in flight has settled)
-                work.halt.request(reason)
-            finally:
+        try:
+            while not work.halt.requested and (record := work.waiting.take()) is not None:
+                if len(work.waiting) == work.middle:
+                    await work.ask_canary()
+                await self._one(work, record)
                 work.waiting.done(record)
+        except Exception as reason:  # noqa: BLE001 (raised by `run` once everything in flight has settled)
+            work.halt.request(reason)
+
+    async def _one(self, work: _Work, record: PictureRecord) -> None:
+        try:
+            await self._certify(work.sampler, record, work.observer, work.halt)
+        except (ImageError, ModelChangedError) as error:
+            self._leave_out(record, error, work.observer)
+        except BudgetExceededError:
+            # Sends that may have been billed have used up its promise; other pictures still have theirs.
+            work.waiting.put_back(record)
 
     def _enough_pictures(self) -> int:
         """So many that the places in flight are taken although a sequential proof takes few at a time."""

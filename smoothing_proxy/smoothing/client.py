@@ -8,6 +8,8 @@ from itertools import count
 from types import TracebackType
 from typing import Self, TypeVar
 
+import anyio.to_thread
+
 from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.backends.registry import backend as backend_named
@@ -20,7 +22,7 @@ from smoothing_proxy.smoothing.label_plans import check_watched, labels_plan, to
 from smoothing_proxy.smoothing.observe import Observer, Recalled
 from smoothing_proxy.smoothing.picture import ImageLike, Picture, canonical, prepare
 from smoothing_proxy.smoothing.placing import place_labels, place_top_k
-from smoothing_proxy.smoothing.plan import certify_plan, predict_plan
+from smoothing_proxy.smoothing.plan import certify_plan, predict_plan, warm
 from smoothing_proxy.smoothing.reply_stream import RecalledReplies, run_replies
 from smoothing_proxy.smoothing.sampler import Sampler
 from smoothing_proxy.smoothing.settings import PerLabel, Smoothing
@@ -77,6 +79,7 @@ class AsyncSmoothedClassifier:
         cannot be read, and AuthenticationError when the classifier refuses the credentials.
         """
         picture = self._prepare(image)
+        await anyio.to_thread.run_sync(warm, self.smoothing)
         certificate, cost = await self._sampler.run(picture, certify_plan(self.smoothing), Recalled())
         return replace(picture.place(certificate), cost=cost.at(self.backend.price_usd))
 

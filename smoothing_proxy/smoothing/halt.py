@@ -5,7 +5,6 @@ from __future__ import annotations
 from smoothing_proxy.errors import (
     AuthenticationError,
     BackendDownError,
-    BudgetExceededError,
     ConfigError,
     DenoiserError,
     LedgerError,
@@ -17,7 +16,6 @@ __all__ = ["FATAL", "Halt", "Interrupted"]
 FATAL = (
     AuthenticationError,
     BackendDownError,
-    BudgetExceededError,
     ConfigError,
     DenoiserError,
     LedgerError,

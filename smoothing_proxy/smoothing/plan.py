@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator
+from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
 from smoothing_proxy.smoothing.boundaries import cached_boundary
@@ -16,7 +17,7 @@ from smoothing_proxy.smoothing.settings import Smoothing
 from smoothing_proxy.stats.certificates import certify_votes, predict_votes, proven_within, required_probability
 from smoothing_proxy.stats.mode import ModeTest
 from smoothing_proxy.stats.planning import largest_radius, pilot_estimation
-from smoothing_proxy.stats.sequential import Boundary
+from smoothing_proxy.stats.sequential import CALIBRATED_UP_TO, Boundary, ladder_error
 from smoothing_proxy.stats.two_sided import certify_either
 from smoothing_proxy.types import Certificate, Draws, Label, Prediction, Votes
 
@@ -29,7 +30,11 @@ __all__ = [
     "largest_provable",
     "most_draws",
     "predict_plan",
+    "warm",
 ]
+
+SHARE = 0.98
+"""Of alpha, tried next where a ladder's joint error is too large."""
 
 SELECTION = "selection"
 ESTIMATION = "estimation"
@@ -53,6 +58,12 @@ def most_draws(smoothing: Smoothing) -> int:
     """The most draws that CERTIFY can take for one picture."""
     most = {"fixed": smoothing.n0 + smoothing.n, "target": smoothing.max_queries}
     return most.get(smoothing.certify_method, smoothing.n0 + smoothing.max_queries)
+
+
+def warm(smoothing: Smoothing) -> None:
+    """Have the boundaries ready, so that no plan computes them where others wait."""
+    if smoothing.certify_method == "target":
+        ladder_of(smoothing)
 
 
 def largest_provable(smoothing: Smoothing) -> float:
@@ -89,20 +100,26 @@ def largest_plan(smoothing: Smoothing) -> Plan[Certificate]:
     )
 
 
+@lru_cache(maxsize=64)
 def ladder_of(smoothing: Smoothing) -> list[tuple[float, Boundary]]:
-    """The target radii, smallest first, each with its boundary."""
-    alpha, most = smoothing.alpha, smoothing.max_queries
-    return [
-        (radius, cached_boundary(required_probability(radius, smoothing.sigma), alpha, most))
-        for radius in smoothing.ladder
-    ]
+    """The target radii, smallest first, each with its boundary; takes seconds where they are not kept from before.
+
+    The rungs of a ladder share alpha: each gets a little less, as far as their joint error asks for it.
+    """
+    needed = [required_probability(radius, smoothing.sigma) for radius in smoothing.ladder]
+    alpha = smoothing.alpha
+    while True:
+        rungs = [cached_boundary(p0, alpha, smoothing.max_queries) for p0 in needed]
+        if smoothing.max_queries > CALIBRATED_UP_TO or ladder_error(rungs) <= smoothing.alpha:
+            return list(zip(smoothing.ladder, rungs, strict=True))
+        alpha *= SHARE
 
 
 def target_plan(smoothing: Smoothing) -> Plan[Certificate]:
     """Draw until a target radius is proven, or not worth proving; one look after every draw, in issue order.
 
-    Several radii are nested hypotheses on one stream: the largest one is reported that was proven with all smaller
-    ones, for the same label, and the error is alpha for all of them together.
+    Several radii are hypotheses on one stream: the largest one is reported that was proven with all smaller ones,
+    for the same label, and the error is alpha for all of them together (stats.sequential.ladder_error).
     """
     ladder = ladder_of(smoothing)
     ahead = Lookahead(smoothing.lookahead, eager=smoothing.policy == "latency")

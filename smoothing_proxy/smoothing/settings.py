@@ -8,7 +8,7 @@ from typing import Literal
 
 from smoothing_proxy.errors import ConfigError, nearest
 from smoothing_proxy.images.geometry import WorkingSize
-from smoothing_proxy.stats.planning import draws_for_radius, require_certifiable
+from smoothing_proxy.stats.planning import fewest_unanimous, require_certifiable
 
 __all__ = ["PerLabel", "Smoothing"]
 
@@ -96,7 +96,7 @@ class Smoothing:
 
     def _check_target(self, radius: float) -> None:
         _require_number("target_radius", radius, above=-1e-300)
-        least = draws_for_radius(radius, self.sigma, self.alpha)
+        least = fewest_unanimous(radius, self.sigma, self.alpha)
         if least > self.max_queries:
             raise ConfigError(
                 f"target_radius = {radius:g}: at sigma {self.sigma:g} and alpha {self.alpha:g} it takes at least "

@@ -75,8 +75,8 @@ def proven_within(
     """
     check_sigma(sigma)
     if radius is None or label is None:
-        return Certificate(None, 0.0, 0.0, sigma, alpha, votes)
-    return Certificate(label, radius, required_probability(radius, sigma), sigma, alpha, votes)
+        return Certificate(None, 0.0, 0.0, sigma, alpha, votes, sequential=True)
+    return Certificate(label, radius, required_probability(radius, sigma), sigma, alpha, votes, sequential=True)
 
 
 def predict_votes(votes: Votes, *, alpha: float) -> Prediction:

@@ -71,10 +71,13 @@ def false_claim_p_value(certificate: Certificate, radius: float) -> float:
     label's votes are then Binomial(n, p_A), stochastically fewer than Binomial(n, p0), so that
     P(Binomial(n, p0) >= votes) is a p-value; it is <= alpha just when the Clopper-Pearson bound at alpha is >= p0.
     Valid for a number of draws fixed beforehand and a label chosen by other draws. 1.0 for an abstention,
-    whose label has no votes.
+    whose label has no votes. Of a sequential certificate it is the alpha that it was made at, as far as its radius
+    reaches, and 1.0 beyond: what stopped the draws has chosen the votes, so that these say no more.
     Raises ConfigError when radius is negative or not finite.
     """
     needed = required_probability(radius, certificate.sigma)
+    if certificate.sequential:
+        return certificate.alpha if certificate.label is not None and radius <= certificate.radius else 1.0
     return tail_at_least(certificate.votes.of(certificate.label), certificate.votes.n, needed)
 
 

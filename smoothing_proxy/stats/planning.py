@@ -17,7 +17,14 @@ from smoothing_proxy.stats.binomial import check_alpha, lower_bound
 from smoothing_proxy.stats.certificates import certified_radius, check_sigma, required_probability
 from smoothing_proxy.types import Votes
 
-__all__ = ["draws_for_radius", "largest_radius", "pilot_estimation", "require_certifiable", "smallest_n"]
+__all__ = [
+    "draws_for_radius",
+    "fewest_unanimous",
+    "largest_radius",
+    "pilot_estimation",
+    "require_certifiable",
+    "smallest_n",
+]
 
 _SEARCHED = 1_000_000
 _LARGEST = 10**9
@@ -80,6 +87,21 @@ def draws_for_radius(radius: float, sigma: float, alpha: float, p: float = 1.0) 
         f"radius {radius:g} at sigma {sigma:g} and alpha {alpha:g} with a share of {p:g} of the votes "
         f"needs more than {_SEARCHED:,} draws: choose a smaller radius"
     )
+
+
+def fewest_unanimous(radius: float, sigma: float, alpha: float) -> int:
+    """The fewest draws after which a sequential test can have proven `radius`, if they all agree.
+
+    Any of two labels might have won them, so that p0^n + (1 - p0)^n <= alpha is needed.
+    Raises ConfigError for a radius or a sigma out of range.
+    """
+    p0 = required_probability(radius, sigma)
+    if p0 >= 1.0:
+        return _LARGEST
+    n = max(1, math.ceil(math.log(alpha) / math.log(p0)))
+    while p0**n + (1.0 - p0) ** n > alpha:
+        n += 1
+    return n
 
 
 def pilot_estimation(pilot: Votes, n_max: int, alpha: float, tolerance: float) -> int:

@@ -8,7 +8,9 @@ to reach is convex on [0, p0] and zero at zero. Giving up is not binding: the pr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from smoothing_proxy.stats.mixture import crossing_counts
 from smoothing_proxy.stats.reaching import reach_probability
 
-__all__ = ["Boundary", "boundary", "error_of", "giving_up", "mixture_boundary"]
+__all__ = ["Boundary", "boundary", "error_of", "giving_up", "ladder_error", "mixture_boundary"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -70,13 +72,14 @@ class Boundary:
 def boundary(p0: float, alpha: float, n_max: int) -> Boundary:
     """The calibrated boundary with an exact last look. p0: certificates.required_probability of the target radius.
 
-    Above CALIBRATED_UP_TO draws it is the mixture boundary of h = ln(1/alpha), valid for any number of draws.
+    Above CALIBRATED_UP_TO draws it is the mixture boundary at alpha / 2, valid for any number of draws: alpha / 2
+    for a label at p0, and as much for all others.
     Raises ValueError outside of 1/2 <= p0 < 1, 0 < alpha < 1, n_max >= 1.
     """
     if not (0.5 <= p0 < 1 and 0 < alpha < 1 and n_max >= 1):
         raise ValueError(f"p0 {p0}, alpha {alpha}, n_max {n_max}: expected in [1/2, 1), in (0, 1), >= 1")
     if n_max > CALIBRATED_UP_TO:
-        up = mixture_boundary(n_max, p0, alpha)
+        up = mixture_boundary(n_max, p0, alpha / 2)
         return Boundary(p0, alpha, n_max, up, giving_up(up), error=alpha)
     up = _with_last_look(_calibrated(n_max, p0, alpha), p0, alpha)
     return Boundary(p0, alpha, n_max, up, giving_up(up), error=error_of(up, p0))
@@ -90,6 +93,22 @@ def mixture_boundary(n_max: int, p0: float, alpha: float) -> Ints:
 def error_of(up: Ints, p0: float) -> float:
     """The most probability that any set of labels, none above p0, has to certify one of them."""
     return reach_probability(p0, up) + reach_probability(1.0 - p0, up)
+
+
+def ladder_error(ladder: Sequence[Boundary]) -> float:
+    """The most probability that a ladder of targets proves something false; ladder: smallest p0 first.
+
+    A label whose probability lies between two rungs is false on the upper one only, while every other label is
+    false on the lowest one already: reach_j(p) + reach_0(1 - p), convex in p, so that the ends of each interval
+    are its worst. Below the lowest rung it is that rung's own error.
+    """
+    first = ladder[0]
+    errors = [first.error]
+    for lower, upper in pairwise(ladder):
+        errors += [
+            reach_probability(p, upper.up) + reach_probability(1.0 - p, first.up) for p in (lower.p0, upper.p0)
+        ]
+    return max(errors)
 
 
 def _calibrated(n_max: int, p0: float, alpha: float) -> Ints:

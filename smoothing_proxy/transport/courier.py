@@ -25,6 +25,7 @@ from smoothing_proxy.errors import (
     MalformedReplyError,
     QuotaExceededError,
     RateLimitedError,
+    SmoothingProxyError,
 )
 from smoothing_proxy.transport.circuit import Circuit
 from smoothing_proxy.transport.clock import Clock, SystemClock
@@ -208,11 +209,21 @@ class _Delivery(Generic[Item, Answer]):
                 replies = await self._send(items)
             except BackendError as error:
                 replies = [error] * len(items)
+            except SmoothingProxyError:
+                raise
+            except Exception as error:
+                # Nobody knows how far the request came.
+                await hooks.returned(items, self._unexpected(error))
+                raise
             if len(replies) != len(items):
                 replies = [self._miscounted(len(replies), len(items))] * len(items)
             self._took_s = courier.clock.now() - started
             courier.learn(replies, ticket, probe=probe)
         return replies
+
+    def _unexpected(self, error: Exception) -> BackendTimeoutError:
+        name = self._courier.backend
+        return BackendTimeoutError(f"{name}: {type(error).__name__} while asking", backend=name)
 
     def _miscounted(self, replies: int, items: int) -> MalformedReplyError:
         name = self._courier.backend

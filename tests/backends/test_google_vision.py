@@ -258,13 +258,15 @@ def test_a_refused_request_was_sent_once_and_means(
     assert len(service.requests) == 1
 
 
-def test_a_pictures_authentication_error_is_the_whole_requests() -> None:
+def test_an_answer_that_was_paid_for_stands_beside_a_pictures_authentication_error() -> None:
     refused = RequestFault(Fault.FORBIDDEN, "no")
     service = Service(lambda image: refused if image == b"bad" else DOG)
 
     async def test() -> None:
         async with asked_of(service) as backend:
-            assert isinstance(await failure(backend, b"one", b"bad"), AuthenticationError)
+            answered, failed = await backend.classify(copies(b"one", b"bad"))
+        assert answered == DOG
+        assert isinstance(failed, AuthenticationError)
 
     run(test)
 
@@ -300,12 +302,13 @@ def test_a_part_that_fails_fails_alone() -> None:
     run(test)
 
 
-def test_a_part_that_is_refused_for_its_credentials_stops_the_whole() -> None:
+def test_parts_that_are_refused_for_their_credentials_say_so_for_each_picture() -> None:
     service = FailsAll(RequestFault(Fault.UNAUTHENTICATED, "no"))
 
     async def test() -> None:
         async with asked_of(service) as backend:
-            assert isinstance(await failure(backend, *[bytes(6_000_000)] * 2), AuthenticationError)
+            answers = await backend.classify(copies(*[bytes(6_000_000)] * 2))
+        assert [type(answer) for answer in answers] == [AuthenticationError] * 2
 
     run(test)
     assert len(service.requests) == 2

@@ -17,12 +17,15 @@ from smoothing_proxy.backends.scripted import ScriptedBackend
 from smoothing_proxy.denoisers.registry import denoiser
 from smoothing_proxy.errors import BackendError, BackendTimeoutError, BudgetExceededError, RequestRejectedError
 from smoothing_proxy.ledger.account import Account
+from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.store import Ledger
 from smoothing_proxy.runs.report import write_report
 from smoothing_proxy.runs.runner import FolderRun
+from smoothing_proxy.runs.waiting import Waiting
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.halt import Halt
 from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.types import Certificate, Reply, ScoredLabel
 from tests.runs.silent import Silent
 
 SMOOTHING = Smoothing(sigma=0.25, n0=5, n=20, alpha=0.01)
@@ -35,6 +38,10 @@ class Folder:
 
     path: Path
     spent: list[int] = field(default_factory=list)
+    certificates: list[Certificate] = field(default_factory=list)
+
+    def verdicts(self) -> list[Certificate]:
+        return self.certificates
 
     def run(self, backend: Backend, limit: int | None, *, canaries: bool = False) -> tuple[Any, Mapping[str, Any]]:
         """What stopped the run, and its summary."""
@@ -53,6 +60,7 @@ class Folder:
             cost = ledger.totals.cost()
             assert ledger.account.spent == cost.queries + cost.unknown
             self.spent.append(ledger.account.spent)
+            self.certificates = list(ledger.verdicts().values())
             return fault, write_report(ledger, self.path.parent)
 
 
@@ -140,6 +148,51 @@ def test_an_account_lets_nobody_take_what_another_was_promised() -> None:
         account.charge(2, 1)
     assert (refused.value.spent, refused.value.limit) == (40, 100)
     account.charge(1, 60)
-    account.credit(5)
+    account.credit(1, 5)
+    assert (account.promised(1), account.free) == (5, 0), "a send that cost nothing gives its promise back"
     account.release(1)
     assert (account.spent, account.free) == (95, 5)
+
+
+def test_one_send_that_may_have_been_billed_takes_nothing_from_the_other_pictures(folder: Folder) -> None:
+    error = BackendTimeoutError("no answer", backend="scripted")
+    backend = ScriptedBackend("cat", price_usd=0.001, remote=True, failures={3: error})
+    fault, summary = folder.run(backend, 100)
+    assert isinstance(fault, BudgetExceededError)
+    assert summary["pictures"]["decided"] == 3
+    assert folder.spent == [100]
+    fault, summary = folder.run(backend, 101)
+    assert fault is None
+    assert summary["complete"]
+
+
+def test_what_is_left_of_a_budget_goes_to_a_picture_that_it_is_enough_for(folder: Folder) -> None:
+    needs = {0: 25, 1: 5}
+    account = Account(spent=90, limit=100)
+    waiting = Waiting([PictureRecord(0, "a"), PictureRecord(1, "b")], lambda record: needs[record.id], account)
+    taken = waiting.take()
+    assert taken is not None
+    assert (taken.id, waiting.take(), waiting.short) == (1, None, True)
+
+
+def test_a_model_that_changed_before_a_pictures_first_draw_does_not_void_it(folder: Folder) -> None:
+    answers = iter(range(10_000))
+    backend = ScriptedBackend(
+        lambda _: Reply((ScoredLabel("cat", 1.0),), "1" if next(answers) == 0 else "2"), price_usd=0.001
+    )
+    fault, summary = folder.run(backend, None, canaries=True)
+    assert fault is None
+    assert summary["pictures"]["decided"] == 4
+    assert summary["drift"]["changed"]
+    assert sum(certificate.cost.queries for certificate in folder.verdicts()) == 4 * PER_PICTURE
+
+
+def test_a_backend_that_breaks_in_the_middle_of_a_send_is_charged_for_it(folder: Folder) -> None:
+    class BrokenError(Exception): ...
+
+    def answer(_: object) -> str:
+        raise BrokenError
+
+    fault, _ = folder.run(ScriptedBackend(answer, price_usd=0.001), None)
+    assert isinstance(fault, BrokenError)
+    assert folder.spent[0] >= 1

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test slow lint check fix bench clean
+.PHONY: setup demo test slow lint check fix bench ablation clean
 
 setup: $(VENV)/.ready
 
@@ -36,6 +36,9 @@ fix: setup
 
 bench: setup  ## every benchmark; figures land in benchmarks/results
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
+
+ablation: setup  ## which denoiser for the same training time: hours
+	$(BIN)/python benchmarks/train_denoisers.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,6 +1,6 @@
 """Which denoiser for the same training time: networks, objectives, surrogates and noise levels, one seed each.
 
-    python benchmarks/bench_denoisers.py --seconds 480 --out runs/ablation
+    python benchmarks/train_denoisers.py --seconds 480 --out runs/ablation
 
 Each variant trains for so many seconds of its own steps, timed before, then certifies CIFAR-10 test pictures in
 front of two classifiers that no training saw. Finished variants are kept in --out and not trained again. Writes

@@ -171,13 +171,26 @@ class ObjectiveSettings(Settings):
 
 
 class PhaseSettings(Settings):
-    """A stretch of steps with one objective. What is None is taken from [optimiser] or [data]."""
+    """A stretch of steps with one objective. What is None is taken from [optimiser] or [data].
+
+    lr_steps: length of the learning rate's cosine, at least `steps`, which is the default; a longer one leaves the
+    phase with a rate above zero, for another phase to follow.
+    """
 
     steps: PositiveInt
+    lr_steps: PositiveInt | None = None
     objective: ObjectiveSettings
     lr: PositiveFloat | None = None
     batch: PositiveInt | None = None
     crop_px: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _cosine_covers_the_steps(self) -> PhaseSettings:
+        if self.lr_steps is not None and self.lr_steps < self.steps:
+            raise ValueError(
+                f"lr_steps = {self.lr_steps}: at least the phase's steps = {self.steps}, or leave it out"
+            )
+        return self
 
 
 class EvaluateSettings(Settings):

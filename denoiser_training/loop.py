@@ -57,11 +57,15 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Stretch:
-    """A phase as the loop sees it. lr: at the top of its cosine. batch: pictures per step."""
+    """A phase as the loop sees it. lr: at the top of its cosine. batch: pictures per step.
+
+    lr_steps: length of the cosine; 0 is the phase's own length.
+    """
 
     steps: int
     lr: float
     batch: int
+    lr_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class Loop:
         stretch = self.plan.stretches[place.phase]
         losses = self.descent.step(
             lambda network: self.task.losses(network, place, self.team.part),
-            stretch.lr * cosine(place.step, stretch.steps, settings.warm_up_steps),
+            stretch.lr * cosine(place.step, stretch.lr_steps or stretch.steps, settings.warm_up_steps),
         )
         if self.average is not None:
             _follow(self.average, self.task.network, min(settings.ema, (1 + self.step) / (10 + self.step)))

@@ -185,7 +185,10 @@ def _plan(config: Config) -> Plan:
     settings = config.optimiser
     return Plan(
         name=config.name,
-        stretches=tuple(Stretch(p.steps, p.lr or settings.lr, p.batch or settings.batch) for p in config.phases),
+        stretches=tuple(
+            Stretch(p.steps, p.lr or settings.lr, p.batch or settings.batch, p.lr_steps or 0)
+            for p in config.phases
+        ),
         parts=tuple(sorted({name for phase in config.phases for name in phase.objective.weights()})),
         optimiser=settings,
         log_every=config.log_every,

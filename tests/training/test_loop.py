@@ -4,7 +4,7 @@ import csv
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from denoiser_training.checkpoint import Best, Checkpoint, read_checkpoint, writ
 from denoiser_training.config import OptimiserSettings, RuntimeSettings
 from denoiser_training.errors import TrainingError
 from denoiser_training.loop import Loop, Outcome, Plan, Stretch
+from denoiser_training.schedule import cosine
 from smoothing_proxy.errors import ConfigError
 
 QUIET = Console(quiet=True)
@@ -138,6 +139,13 @@ def test_each_phase_counts_its_own_steps(tmp_path: Path) -> None:
     task = Line()
     run(task, tmp_path)
     assert task.seen == [*(Place(0, i) for i in range(40)), *(Place(1, i) for i in range(20))]
+
+
+def test_a_phase_may_end_before_its_rate_has(tmp_path: Path) -> None:
+    how = replace(plan(), stretches=(Stretch(10, 0.3, 16, lr_steps=20), Stretch(10, 0.1, 16)))
+    run(Line(), tmp_path, how)
+    rates = [float(row["lr"]) for row in rows(tmp_path / "metrics.csv")]
+    assert rates == pytest.approx([0.3 * cosine(9, 20, 2), 0.1 * cosine(9, 10, 2)])
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:

@@ -1,0 +1,245 @@
+"""What the shipped denoisers prove in front of classifiers that took no part in their training.
+
+    python benchmarks/certify_shipped.py cifar10 --targets resnet56 --pictures 500
+    python benchmarks/certify_shipped.py natural --sigma 0.25
+    python benchmarks/certify_shipped.py speed
+
+cifar10: CIFAR-10 test JPEGs, evenly spread, correct by their label; a ladder of target radii with at most --n
+draws each, or the procedure of Cohen et al. with --method fixed. natural: the hundred photographs that no training
+saw, in front of an untouched 8-bit MobileNetV2, correct where its own clean answer is repeated; n0 = 20, n = 100 and
+fixed. Finished pictures are kept under --out. Writes benchmarks/results/shipped.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.progress import track
+
+from denoiser_training.config import SurrogateSettings
+from denoiser_training.data import load_pictures
+from denoiser_training.data_settings import DataSettings
+from denoiser_training.surrogates import load_surrogate
+from smoothing_proxy import Certificate, SmoothedClassifier, Smoothing, backend, denoiser
+from smoothing_proxy.backends.base import Backend
+from smoothing_proxy.backends.local.torch_module import module_backend
+from smoothing_proxy.runs.manifest import software_versions
+from smoothing_proxy.stats.curves import Judged, abstention_rate, certified_accuracy
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "shipped.json"
+SHARED = Path(os.environ.get("SMOOTHING_PROXY_SHARED_DATA", ROOT.parent / "shared" / "data"))
+ALPHA = 0.001
+CIFAR_RADII = (0.0, 0.1, 0.25, 0.5, 0.75)
+PHOTO_RADII = (0.0, 0.1, 0.2, 0.3)
+PHOTO_SIZE = "shorter=256,crop=224"
+
+Picture = npt.NDArray[np.uint8] | Path
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row. pictures: name -> (picture, its right label or None for the classifier's own clean answer)."""
+
+    title: str
+    classifier: Backend
+    denoiser: str
+    smoothing: Smoothing
+    radii: Sequence[float]
+    pictures: Mapping[str, tuple[Picture, str | None]]
+
+
+def cifar_pictures(count: int) -> dict[str, tuple[Picture, str | None]]:
+    """Evenly spread over the test pictures in name order, with the index of their class."""
+    data = DataSettings(source=str(SHARED / "cifar10-jpeg" / "test.zip"), license="see there", crop_px=32)
+    pictures = load_pictures(data).evenly(count)
+    if pictures.labels is None:
+        raise SystemExit(f"{data.source}: no class folders")
+    found: dict[str, tuple[Picture, str | None]] = {}
+    for i, label in enumerate(pictures.labels.tolist()):
+        found[f"{i:04d}"] = (pictures.pixels[i].permute(1, 2, 0).contiguous().numpy(), str(label))
+    return found
+
+
+def cifar_target(name: str) -> Backend:
+    """A network of the shared data by its name, or a classifier's card by its path."""
+    if name.endswith(".json"):
+        settings = SurrogateSettings(name=Path(name).stem, network="card", weights=Path(name))
+    else:
+        weights = SHARED / "cifar10-classifiers" / f"{name}.safetensors"
+        settings = SurrogateSettings(name=name, network="cifar-resnet", weights=weights)
+    return module_backend(load_surrogate(settings), output="logits")
+
+
+def photographs(count: int) -> dict[str, tuple[Picture, str | None]]:
+    """Every tenth photograph in name order: those that `data.test_every = 10` keeps out of the training."""
+    held_out = sorted((SHARED / "imagenet-sample").glob("*.JPEG"))[::10]
+    return {path.name: (path, None) for path in held_out[:count]}
+
+
+def photo_target() -> Backend:
+    """The 8-bit MobileNetV2."""
+    folder = SHARED / "blackbox"
+    labels = str(folder / "imagenet_labels.txt")
+    return backend(f"local:{folder / 'mobilenet_v2_1.0_224_quant.tflite'}", labels=labels)
+
+
+def measured(case: Case, kept: Path) -> dict[str, Any]:
+    """The row's figures; one line of `kept` per finished picture."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
+    rows = {row["picture"]: row for row in map(json.loads, lines)}
+    missing = [name for name in case.pictures if name not in rows]
+    with (
+        SmoothedClassifier(case.classifier, smoothing=case.smoothing, denoiser=case.denoiser) as smoothed,
+        kept.open("a", encoding="utf-8") as stream,
+    ):
+        for name in track(missing, case.title):
+            picture, right = case.pictures[name]
+            start = time.perf_counter()
+            certificate = smoothed.certify(picture)
+            seconds = time.perf_counter() - start
+            right = smoothed.classify(picture) if right is None else right
+            rows[name] = _row(name, certificate, right, seconds)
+            stream.write(json.dumps(rows[name]) + "\n")
+            stream.flush()
+    return _figures(case, [rows[name] for name in case.pictures])
+
+
+def _row(name: str, certificate: Certificate, right: str | None, seconds: float) -> dict[str, Any]:
+    return {
+        "picture": name,
+        "label": certificate.label,
+        "right": right,
+        "radius": certificate.radius,
+        "queries": certificate.cost.queries,
+        "votes": certificate.votes.of(right) if right else 0,
+        "n": certificate.votes.n,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _figures(case: Case, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    judged = [
+        Judged(row["label"] is not None and row["label"] == row["right"], row["radius"], row["label"] is None)
+        for row in rows
+    ]
+    return {
+        "denoiser": case.denoiser,
+        "fingerprint": denoiser(case.denoiser).fingerprint,
+        "classifier": case.classifier.name,
+        "pictures": len(rows),
+        "smoothing": {
+            key: getattr(case.smoothing, key)
+            for key in ("sigma", "n0", "n", "alpha", "method", "target_radii", "max_queries", "working_size")
+        },
+        "certified": {
+            f"{point.radius:g}": [
+                round(100 * share, 1) for share in (point.accuracy.value, point.accuracy.low, point.accuracy.high)
+            ]
+            for point in certified_accuracy(_no_further(judged), case.radii)
+        },
+        "abstained": round(100 * abstention_rate(_no_further(judged)).value, 1),
+        "queries a picture": round(statistics.mean(row["queries"] for row in rows), 1),
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+    }
+
+
+def _no_further(judged: Sequence[Judged]) -> Sequence[Judged]:
+    """An abstention counts as wrong and has no radius."""
+    return [Judged(correct=False, radius=0.0, abstained=True) if one.abstained else one for one in judged]
+
+
+def cifar_cases(arguments: argparse.Namespace) -> Iterator[Case]:
+    """Each denoiser in front of each target."""
+    pictures = cifar_pictures(arguments.pictures)
+    if arguments.method == "fixed":
+        smoothing = Smoothing(sigma=arguments.sigma, n0=100, n=arguments.n, alpha=ALPHA, method="fixed")
+    else:
+        smoothing = Smoothing(
+            sigma=arguments.sigma,
+            alpha=ALPHA,
+            target_radii=CIFAR_RADII,
+            max_queries=arguments.n,
+            policy="latency",
+            lookahead=50,
+        )
+    for target in arguments.targets:
+        for name in arguments.denoisers or ["cifar10"]:
+            how = f"sigma {arguments.sigma:g} {arguments.method} n {arguments.n}"
+            title = f"cifar10 {name} {Path(target).stem} {how}"
+            yield Case(title, cifar_target(target), name, smoothing, CIFAR_RADII, pictures)
+
+
+def photo_cases(arguments: argparse.Namespace) -> Iterator[Case]:
+    """Each denoiser in front of the MobileNetV2."""
+    smoothing = Smoothing(
+        sigma=arguments.sigma, n0=20, n=100, alpha=ALPHA, method="fixed", working_size=PHOTO_SIZE
+    )
+    for name in arguments.denoisers or ["natural"]:
+        title = f"natural {name} mobilenet_v2 sigma {arguments.sigma:g} n 100"
+        yield Case(title, photo_target(), name, smoothing, PHOTO_RADII, photographs(arguments.pictures))
+
+
+def speeds(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Pictures a second through each shipped denoiser, the median of five batches, on this machine."""
+    import torch
+
+    found = {}
+    for name, side, batch in (("cifar10", 32, 64), ("natural", 224, 8), ("natural", 128, 16)):
+        for spec in (name, f"{name},device=cuda") if torch.cuda.is_available() else (f"{name},device=cpu",):
+            one = denoiser(spec)
+            copies = np.random.default_rng(0).random((batch, side, side, 3), np.float32)
+            one.denoise(copies, 0.25)
+            taken = []
+            for _ in range(5):
+                start = time.perf_counter()
+                one.denoise(copies, 0.25)
+                taken.append(time.perf_counter() - start)
+            found[f"{spec} {side}x{side}, {torch.get_num_threads()} threads"] = batch / statistics.median(taken)
+    return {title: round(speed, 1) for title, speed in found.items()}
+
+
+def keep(title: str, figures: Mapping[str, Any]) -> None:
+    """Into the results, beside those of other rows."""
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "versions": software_versions()}
+    known[title] = {**figures, "on": machine}
+    RESULTS.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    print(title, json.dumps(figures, indent=2))
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("what", choices=["cifar10", "natural", "speed"])
+    parser.add_argument("--targets", nargs="+", default=["resnet56"], help="names in the shared data, or cards")
+    parser.add_argument("--denoisers", nargs="+", help="instead of the shipped one")
+    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--sigma", type=float, default=0.25)
+    parser.add_argument("--method", choices=["target", "fixed"], default="target")
+    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "shipped")
+    arguments = parser.parse_args()
+    if arguments.what == "speed":
+        keep("speed", speeds(arguments))
+        return
+    cases = cifar_cases(arguments) if arguments.what == "cifar10" else photo_cases(arguments)
+    for case in cases:
+        name = "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in case.title)
+        keep(case.title, measured(case, arguments.out / f"{name}.jsonl"))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,12 @@
     python benchmarks/bench_vendor.py
 
 ideal: draws x latency / in flight, what a vendor with that latency allows at best. The pictures are small, so that
-neither denoiser nor encoder is the limit. limit: the share of a vendor's 50 requests a second that is used, and of
+neither denoiser nor encoder is the limit. a draw: processor time of one draw of that run, in this process, split
+into making its copy (noise, denoiser, JPEG), the vendor's client (from the copy to its labels), and all the rest,
+which is ours; and in the simulator's process. Processor time does not depend on what else the machine does, but
+for its caches; Linux only. limit: the share of a vendor's 50 requests a second that is used, and of
 the sends that it throttles, after the first seconds: with the limit known, and found by the rate limiter.
-client: CPU time of this process for one query of a 60 KB copy, encoding apart. memory: what n = 10,000 needs more
+client: processor time of one query of a 60 KB copy, encoding apart. memory: what n = 10,000 needs more
 than n = 100.
 """
 
@@ -22,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Any
@@ -36,6 +40,7 @@ from smoothing_proxy.images.codec import Encoding, encode
 from smoothing_proxy.runs.manifest import software_versions
 from smoothing_proxy.settings_file import parse_settings
 from smoothing_proxy.smoothing.halt import Halt
+from smoothing_proxy.smoothing.picture import prepare
 
 LATENCY_S, IN_FLIGHT, PICTURES, N0, N, TRIALS = 0.1, 64, 20, 20, 100, 3
 TPS, BURST = 50, 10
@@ -72,9 +77,31 @@ class Quiet:
         """Nothing."""
 
 
+@dataclass(frozen=True)
+class Simulator:
+    """Another process. url: where it listens."""
+
+    url: str
+    process: Popen[bytes]
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time that it has taken so far; see clock_getcpuclockid(3)."""
+        return time.clock_gettime((~self.process.pid << 3) | 2)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was seen, and how long it took. cpu_s: processor time of this process."""
+
+    seen: Quiet
+    took_s: float
+    cpu_s: float
+
+
 @contextmanager
-def simulator(*options: str) -> Iterator[str]:
-    """Its URL; in another process, trusting pictures, so that it leaves the cores to the client."""
+def simulator(*options: str) -> Iterator[Simulator]:
+    """In another process, trusting pictures, so that it leaves the cores to the client."""
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
         command = [sys.executable, "-m", "smoothing_proxy", "simulate", "aws", "--backend", "scripted:cat"]
@@ -82,25 +109,30 @@ def simulator(*options: str) -> Iterator[str]:
         try:
             while not ready.exists():
                 time.sleep(0.05)
-            yield json.loads(ready.read_text())["url"]
+            yield Simulator(json.loads(ready.read_text())["url"], process)
         finally:
             process.kill()
             process.wait()
 
 
-def run(url: str, *, pictures: int, n: int, in_flight: int, transport: dict[str, Any]) -> tuple[Quiet, float]:
-    """Certify flat pictures of 80x80 px into a durable ledger; what was seen, and seconds."""
+def settings_of(url: str, *, pictures: int, n: int, in_flight: int, transport: dict[str, Any]) -> ProxyConfig:
+    """The run's question, and how it is asked."""
+    settings = {
+        "smoothing": {"sigma": 0.25, "n0": N0, "n": n},
+        "backend": {"name": "aws-rekognition", "endpoint": url, "concurrency": max(16, in_flight)},
+        "encoding": {"format": "jpeg"},
+        "run": {"in_flight": in_flight, "pictures_at_once": pictures, "canaries": False},
+        "transport": transport,
+    }
+    return parse_settings(ProxyConfig, settings, source="benchmark")
+
+
+def run(url: str, *, pictures: int, n: int, in_flight: int, transport: dict[str, Any]) -> Run:
+    """Certify flat pictures of 80x80 px into a durable ledger."""
     with tempfile.TemporaryDirectory() as folder:
         for number in range(pictures):
             Image.fromarray(np.full((80, 80, 3), number, np.uint8)).save(Path(folder) / f"{number:03}.png")
-        settings = {
-            "smoothing": {"sigma": 0.25, "n0": N0, "n": n},
-            "backend": {"name": "aws-rekognition", "endpoint": url, "concurrency": max(16, in_flight)},
-            "encoding": {"format": "jpeg"},
-            "run": {"in_flight": in_flight, "pictures_at_once": pictures, "canaries": False},
-            "transport": transport,
-        }
-        config = parse_settings(ProxyConfig, settings, source="benchmark")
+        config = settings_of(url, pictures=pictures, n=n, in_flight=in_flight, transport=transport)
         names = sorted(path.name for path in Path(folder).glob("*.png"))
         classifier, seen = make_classifier(config), Quiet()
         with make_ledger(Path(folder) / "run", paid=True) as ledger:
@@ -114,9 +146,9 @@ def run(url: str, *, pictures: int, n: int, in_flight: int, transport: dict[str,
                 insecure_seed=None,
             )
             work.begin(folder)
-            start = time.perf_counter()
+            start, cpu_before = time.perf_counter(), time.process_time()
             asyncio.run(_run(work, seen))
-            return seen, time.perf_counter() - start
+            return Run(seen, time.perf_counter() - start, time.process_time() - cpu_before)
 
 
 async def _run(work: Any, seen: Quiet) -> None:
@@ -125,23 +157,55 @@ async def _run(work: Any, seen: Quiet) -> None:
 
 
 def speed() -> dict[str, float]:
-    """Against the ideal, and against one draw after another."""
-    ideal = PICTURES * (N0 + N) * LATENCY_S / IN_FLIGHT
+    """Against the ideal, and against one draw after another; what one draw costs."""
+    draws = PICTURES * (N0 + N)
+    ideal = draws * LATENCY_S / IN_FLIGHT
     unlimited = {"requests_per_s": 10_000}
-    with simulator("-f", f"latency_s={LATENCY_S}") as url:
-        run(url, pictures=2, n=N, in_flight=IN_FLIGHT, transport=unlimited)  # connections, imports
+    with simulator("-f", f"latency_s={LATENCY_S}") as vendor:
+        run(vendor.url, pictures=2, n=N, in_flight=IN_FLIGHT, transport=unlimited)  # connections, imports
+        before_s = vendor.cpu_s
         many = [
-            run(url, pictures=PICTURES, n=N, in_flight=IN_FLIGHT, transport=unlimited)[1] for _ in range(TRIALS)
+            run(vendor.url, pictures=PICTURES, n=N, in_flight=IN_FLIGHT, transport=unlimited)
+            for _ in range(TRIALS)
         ]
-        alone = run(url, pictures=1, n=N, in_flight=1, transport=unlimited)[1] * PICTURES
-    took = statistics.median(many)
-    return {"certification / ideal": took / ideal, "one after another / certification": alone / took}
+        vendor_ms = (vendor.cpu_s - before_s) / TRIALS / draws * 1e3
+        alone = run(vendor.url, pictures=1, n=N, in_flight=1, transport=unlimited).took_s * PICTURES
+    took = statistics.median(one.took_s for one in many)
+    draw_ms = statistics.median(one.cpu_s for one in many) / draws * 1e3
+    return {
+        "certification / ideal": took / ideal,
+        "one after another / certification": alone / took,
+        **split(draw_ms),
+        "a draw: CPU ms of the simulator": vendor_ms,
+    }
+
+
+def split(draw_ms: float) -> dict[str, float]:
+    """What of a draw's processor time goes where."""
+    picture = np.zeros((80, 80, 3), np.uint8)
+    with simulator() as vendor:
+        config = settings_of(vendor.url, pictures=1, n=N, in_flight=IN_FLIGHT, transport={})
+        classifier = make_classifier(config)
+        prepared = prepare(picture, config.smoothing.working_size, picture_id=0, entropy=bytes(16))
+        size = classifier.denoiser.batch_size
+        copies = classifier.copies(prepared, range(size))
+        before_s = time.process_time()
+        for start in range(0, 512, size):
+            classifier.copies(prepared, range(start, start + size))
+        made_ms = (time.process_time() - before_s) / -(-512 // size) / size * 1e3
+        asked_ms = asyncio.run(_client(classifier.backend, copies[0], 2000))
+    return {
+        "a draw: CPU ms": draw_ms,
+        "a draw: CPU ms of making its copy": made_ms,
+        "a draw: CPU ms of the vendor's client": asked_ms,
+        "a draw: CPU ms of all the rest": draw_ms - made_ms - asked_ms,
+    }
 
 
 def limit(transport: dict[str, Any], name: str) -> dict[str, float]:
     """How much of TPS is used, and how much is throttled, from 10 s on (the search for an unknown limit)."""
-    with simulator("-f", f"latency_s={LATENCY_S}", "-f", f"requests_per_s={TPS}", "-f", f"burst={BURST}") as url:
-        seen, _ = run(url, pictures=PICTURES, n=N, in_flight=IN_FLIGHT, transport=transport)
+    with simulator("-f", f"latency_s={LATENCY_S}", "-f", f"requests_per_s={TPS}", "-f", f"burst={BURST}") as there:
+        seen = run(there.url, pictures=PICTURES, n=N, in_flight=IN_FLIGHT, transport=transport).seen
     start, end = seen.settled_at[0] + 10, seen.settled_at[-1] - 0.5
     settled = sum(start <= at < end for at in seen.settled_at)
     returned = sum(start <= at < end for at in seen.returned_at)
@@ -155,8 +219,8 @@ def client_ms(queries: int = 2000) -> tuple[float, int]:
     """CPU milliseconds of this process for one query, without encoding, and the bytes of its copy."""
     rng = np.random.default_rng(0)
     copy = encode(rng.integers(0, 255, (200, 150, 3), np.uint8), Encoding("jpeg", 92))
-    with simulator() as url:
-        vendor = backend("aws-rekognition", endpoint=url, concurrency=IN_FLIGHT)
+    with simulator() as there:
+        vendor = backend("aws-rekognition", endpoint=there.url, concurrency=IN_FLIGHT)
         return asyncio.run(_client(vendor, copy, queries)), len(copy.data)
 
 
@@ -175,10 +239,10 @@ async def _client(vendor: Any, copy: Any, queries: int) -> float:
 
 def memory_mib() -> float:
     """Further peak memory of n = 10,000 after n = 100 (a peak never falls, so the larger run comes second)."""
-    with simulator() as url:
-        run(url, pictures=2, n=N, in_flight=IN_FLIGHT, transport={"requests_per_s": 10_000})
+    with simulator() as there:
+        run(there.url, pictures=2, n=N, in_flight=IN_FLIGHT, transport={"requests_per_s": 10_000})
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        run(url, pictures=1, n=10_000, in_flight=IN_FLIGHT, transport={"requests_per_s": 10_000})
+        run(there.url, pictures=1, n=10_000, in_flight=IN_FLIGHT, transport={"requests_per_s": 10_000})
         return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 

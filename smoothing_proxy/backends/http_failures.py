@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import aiohttp
-import httpx
+from aiohttp.http_exceptions import ContentEncodingError
 
 from smoothing_proxy.errors import (
     BackendError,
@@ -32,23 +32,14 @@ _MEANINGS: tuple[tuple[type[Exception], type[BackendError], str], ...] = (
     (aiohttp.ConnectionTimeoutError, BackendUnavailableError, _CONNECT_TIMEOUT),
     (aiohttp.SocketTimeoutError, BackendTimeoutError, _READ_TIMEOUT),
     (aiohttp.ClientResponseError, MalformedReplyError, _NOT_HTTP),
-    # httpx's own, of other transports
-    (httpx.ConnectError, BackendUnavailableError, _NO_CONNECTION),
-    (httpx.ConnectTimeout, BackendUnavailableError, _CONNECT_TIMEOUT),
-    (httpx.PoolTimeout, BackendUnavailableError, "no free connection in time"),
-    (httpx.ProxyError, BackendUnavailableError, _PROXY),
-    (httpx.ReadTimeout, BackendTimeoutError, _READ_TIMEOUT),
-    (httpx.WriteTimeout, BackendTimeoutError, "the request could not be sent in time"),
-    (httpx.DecodingError, MalformedReplyError, _NOT_HTTP),
+    (ContentEncodingError, MalformedReplyError, _NOT_HTTP),
 )
 """The first that fits. Whatever is not here broke a connection that stood, so the request may have arrived."""
 
 
 def request_failure(error: Exception, backend: str) -> BackendError:
-    """The error that floors above act on, for one of httpx or aiohttp. It holds nothing of the request."""
-    # httpx_aiohttp's names mix up what was sent and what was not: a server that hangs up becomes a ConnectTimeout.
-    # The cause is aiohttp's own.
-    cause = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else error
+    """The error that floors above act on, for one of aiohttp's or the system's, without the request."""
+    cause = error.__cause__ if isinstance(error.__cause__, ContentEncodingError) else error
     for kind, failure, message in _MEANINGS:
         if isinstance(cause, kind):
             return failure(f"{backend}: {message}", backend=backend)

@@ -30,8 +30,8 @@ SHOWN_RADII = (0.0, 0.25, 0.5, 0.75)
 def demo(out: Path, digits: int, sigma: float, max_queries: int) -> None:
     """Certify handwritten digits through a classifier in the cloud that nobody can differentiate.
 
-    It is a support vector classifier behind a simulated AWS Rekognition, in a process of its own, asked by boto3.
-    First with noise alone, then with the denoiser that was trained for it. Everything lands in --out.
+    It is a support vector classifier behind a simulated AWS Rekognition, in a process of its own, asked as boto3
+    asks. First with noise alone, then with the denoiser that was trained for it. Everything lands in --out.
     """
     from smoothing_proxy.cli.progress import RunProgress
     from smoothing_proxy.demo.show import Demo

@@ -29,7 +29,7 @@ START_S = 60.0
 
 @dataclass(frozen=True)
 class Vendor:
-    """A running simulator. url: where it listens. environment: what boto3 needs to be let in."""
+    """A running simulator. url: where it listens. environment: where boto3's chain finds its key."""
 
     url: str
     environment: dict[str, str]

@@ -7,19 +7,17 @@ draw (the same noise) is sent once more.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
-from sqlalchemy.sql.dml import Insert, Update
 
 from smoothing_proxy.errors import MalformedReplyError
 from smoothing_proxy.ledger.account import CANARY, Account
 from smoothing_proxy.ledger.records import reply_to_json
 from smoothing_proxy.ledger.schema import draws
-from smoothing_proxy.ledger.writer import Writer
+from smoothing_proxy.ledger.writer import Rows, Writer
 from smoothing_proxy.smoothing.observe import CLEAN, Outcome
 from smoothing_proxy.types import Cost
 
@@ -33,6 +31,7 @@ _THIS_DRAW = (
     & (draws.c.picture_id == bindparam("picture"))
     & (draws.c.number == bindparam("draw"))
 )
+_SEND = insert(draws)
 _SEND_AGAIN = (
     update(draws)
     .where(_THIS_DRAW)
@@ -90,28 +89,30 @@ class DrawJournal:
         fresh = [self._fresh_row(picture, number, now) for number in numbers if number not in again]
         repeated = [self._key(picture, number) | {"now": now} for number in again]
 
+        if not repeated:
+            await self._writer.write(Rows(_SEND, fresh))
+            return
+
         def write(connection: Connection) -> None:
             if fresh:
-                connection.execute(insert(draws), fresh)
-            if repeated:
-                connection.execute(_SEND_AGAIN, repeated)
+                connection.execute(_SEND, fresh)
+            connection.execute(_SEND_AGAIN, repeated)
 
-        await self._write(write)
+        await self._writer.write(write)
 
     async def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
         """See Journal.settled."""
         now = time.time()
         self._account.credit(_payer(picture, outcomes[0].draw), sum(x.cost == Cost() for x in outcomes))
-        await self._execute(
-            _SETTLE, [self._key(picture, x.draw) | outcome_columns(x) | {"now": now} for x in outcomes]
-        )
+        rows = [self._key(picture, x.draw) | outcome_columns(x) | {"now": now} for x in outcomes]
+        await self._writer.write(Rows(_SETTLE, rows))
 
     async def withdrawn(self, picture: int, numbers: Sequence[int], *, maybe_billed: bool = False) -> None:
         """See Journal.withdrawn."""
         if not maybe_billed:
             self._account.credit(_payer(picture, numbers[0]), len(numbers))
         rows = [self._key(picture, number) | {"maybe_billed": int(maybe_billed)} for number in numbers]
-        await self._execute(_WITHDRAW, rows)
+        await self._writer.write(Rows(_WITHDRAW, rows))
         self._to_send_again.update((picture, number) for number in numbers)
 
     def _key(self, picture: int, number: int) -> dict[str, Any]:
@@ -127,12 +128,6 @@ class DrawJournal:
             "unknown": 0,
             "sent_at": now,
         }
-
-    async def _execute(self, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:
-        await self._write(lambda connection: _execute(connection, statement, rows))
-
-    async def _write(self, write: Callable[[Connection], None]) -> None:
-        await asyncio.wrap_future(self._writer.submit(write))
 
 
 def _payer(picture: int, draw: int) -> int:
@@ -164,7 +159,3 @@ def _answer(outcome: Outcome) -> str | None:
 def _writable(text: str) -> str:
     """JSON may hold lone surrogates; a database may not."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _execute(connection: Connection, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:
-    connection.execute(statement, rows)

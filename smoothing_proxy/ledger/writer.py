@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import TypeAlias
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Executable
 from sqlalchemy.exc import OperationalError
 
 from smoothing_proxy.errors import LedgerError
 
-__all__ = ["Writer"]
+__all__ = ["Rows", "Writer"]
 
 Write: TypeAlias = Callable[[Connection], object]
+Waiter: TypeAlias = "Future[None] | asyncio.Future[None]"
+Group: TypeAlias = list[tuple[Write, Waiter]]
 
 GROUP = 256
 """The most writes that share one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A write of one statement for each of these rows; its neighbours of the same statement are done with it.
+
+    A statement costs the more, by far, to begin than to repeat.
+    """
+
+    statement: Executable
+    rows: Sequence[Mapping[str, Any]]
+
+    def __call__(self, connection: Connection) -> None:
+        """Write them."""
+        connection.execute(self.statement, self.rows)
 
 
 class Writer:
@@ -30,18 +51,30 @@ class Writer:
     def __init__(self, engine: Engine, *, where: str) -> None:
         self._engine = engine
         self._where = where
-        self._queue: queue.SimpleQueue[tuple[Write, Future[None]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Write, Waiter] | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
         self._thread.start()
 
     def submit(self, write: Write) -> Future[None]:
         """Queue one write. Raises LedgerError when the writer was closed."""
+        future: Future[None] = Future()
+        self._put(write, future)
+        return future
+
+    async def write(self, write: Write) -> None:
+        """The same from an event loop, which is woken up once for all writes of a transaction.
+
+        Raises LedgerError also when the write could not be committed.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._put(write, future)
+        await future
+
+    def _put(self, write: Write, waiter: Waiter) -> None:
         if self._closed:
             raise LedgerError(f"{self._where}: the ledger was closed")
-        future: Future[None] = Future()
-        self._queue.put((write, future))
-        return future
+        self._queue.put((write, waiter))
 
     def close(self) -> None:
         """Finish what is queued, then end the thread. Calling it twice is fine."""
@@ -59,9 +92,9 @@ class Writer:
                 for alone in group:
                     self._committed([alone], last_try=True)
 
-    def _gather(self) -> tuple[list[tuple[Write, Future[None]]], bool]:
+    def _gather(self) -> tuple[Group, bool]:
         """What is queued, at least one write unless the end was asked for; and whether it was."""
-        group: list[tuple[Write, Future[None]]] = []
+        group: Group = []
         while len(group) < GROUP:
             try:
                 item = self._queue.get(block=not group)
@@ -72,21 +105,19 @@ class Writer:
             group.append(item)
         return group, False
 
-    def _committed(self, group: list[tuple[Write, Future[None]]], *, last_try: bool = False) -> bool:
+    def _committed(self, group: Group, *, last_try: bool = False) -> bool:
         """Whether the whole group is safe; on the last try whoever waits is told that it is not."""
         # Whoever stopped waiting (a cancelled task) still gets the write: it may say that a draw was paid for.
-        waiting = [future for _, future in group if future.running() or future.set_running_or_notify_cancel()]
+        waiting = [waiter for _, waiter in group if _waits(waiter)]
         try:
             with self._engine.begin() as connection:
-                for write, _ in group:
+                for write in _merged(write for write, _ in group):
                     write(connection)
         except Exception as error:  # noqa: BLE001 (handed to whoever waits for the write)
             if last_try:
-                for future in waiting:
-                    future.set_exception(self._fault(error))
+                _tell(waiting, self._fault(error))
             return False
-        for future in waiting:
-            future.set_result(None)
+        _tell(waiting, None)
         return True
 
     def _fault(self, error: Exception) -> LedgerError:
@@ -95,3 +126,40 @@ class Writer:
         fault = LedgerError(f"{self._where}: cannot write: {reason}{hint}; what was settled before is kept")
         fault.__cause__ = error
         return fault
+
+
+def _merged(writes: Iterable[Write]) -> Iterator[Write]:
+    """The writes in their order, those of one statement in a row made one."""
+    for statement, same in groupby(writes, lambda write: write.statement if isinstance(write, Rows) else None):
+        if statement is None:
+            yield from same
+        else:
+            yield Rows(statement, [row for write in same if isinstance(write, Rows) for row in write.rows])
+
+
+def _waits(waiter: Waiter) -> bool:
+    if isinstance(waiter, asyncio.Future):
+        return True  # whether it was cancelled is for its loop to see
+    return waiter.running() or waiter.set_running_or_notify_cancel()
+
+
+def _tell(waiting: Iterable[Waiter], fault: LedgerError | None) -> None:
+    in_loops: dict[asyncio.AbstractEventLoop, list[Waiter]] = {}
+    for waiter in waiting:
+        if isinstance(waiter, asyncio.Future):
+            in_loops.setdefault(waiter.get_loop(), []).append(waiter)
+        else:
+            _settle([waiter], fault)
+    for loop, futures in in_loops.items():
+        with suppress(RuntimeError):  # a loop that was closed meanwhile
+            loop.call_soon_threadsafe(_settle, futures, fault)
+
+
+def _settle(waiting: Iterable[Waiter], fault: LedgerError | None) -> None:
+    for waiter in waiting:
+        if waiter.done():
+            continue
+        if fault is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(fault)

@@ -6,6 +6,7 @@ of the part without a gap, since stopping by completion order breaks the proof w
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
@@ -15,6 +16,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from smoothing_proxy.denoisers.base import FixedBatches
 from smoothing_proxy.errors import BackendError, ModelChangedError
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.books import Books, Copy
@@ -34,6 +36,12 @@ Verdict = TypeVar("Verdict")
 
 MAKERS = 2
 """Threads that make copies: while one denoises, the other adds noise or encodes."""
+
+PARTS = 2 * MAKERS
+"""Of a few copies, each made on its own: while one part is made the others travel."""
+
+SMALLEST_PART = 4
+"""Copies that are worth a walk to another thread."""
 
 CHUNK_PIXELS = 2**22
 """Pixels that one thread makes at a time: 50 MB of float32, whatever the picture's size."""
@@ -106,10 +114,17 @@ class Sampler:
             vote = await stream.vote_on(number)
         return vote, stream.cost
 
-    def chunk(self, picture: Picture) -> int:
-        """How many copies of this picture are made together: the denoiser's batch, fewer of a large picture."""
+    def chunk(self, picture: Picture, count: int) -> int:
+        """How many of `count` copies of this picture are made together.
+
+        The denoiser's batch, fewer of a large picture, and of a few copies a part; but as many at least as the
+        denoiser computes anyway.
+        """
         height, width = picture.working_size
-        return max(1, min(self.classifier.denoiser.batch_size, CHUNK_PIXELS // (height * width)))
+        denoiser = self.classifier.denoiser
+        most = max(1, min(denoiser.batch_size, CHUNK_PIXELS // (height * width)))
+        least = denoiser.rows(height, width) if isinstance(denoiser, FixedBatches) else 1
+        return min(most, max(least, SMALLEST_PART, math.ceil(count / PARTS)))
 
 
 class DrawStream:
@@ -193,8 +208,8 @@ class DrawStream:
         )
 
     def _issue(self, numbers: Iterable[int]) -> None:
-        fresh = iter([number for number in numbers if number not in self._votes])
-        for draws in _batches(fresh, self.sampler.chunk(self._picture)):
+        fresh = [number for number in numbers if number not in self._votes]
+        for draws in _batches(iter(fresh), self.sampler.chunk(self._picture, len(fresh))):
             self._under_way += 1
             self._tasks.start_soon(self._settle, draws)
 

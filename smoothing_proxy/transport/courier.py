@@ -8,7 +8,7 @@ nothing, since whoever could use the place would have to wait for a token behind
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -179,11 +179,20 @@ class _Delivery(Generic[Item, Answer]):
         if not self._left:
             return
         try:
-            await rounds(self._courier.settings, self._courier.rng, self._back_off)(self._round)
+            again = await self._round()
+            if again:  # tenacity costs as much as all the rest of this file: most sends succeed without it
+                known = iter([again])
+                retrying = rounds(self._courier.settings, self._courier.rng, self._back_off)
+                await retrying(partial(self._round_after, known))
         except Exception:
             if self._sends and self._left:
                 await self._hooks.withdrawn([item for item, _ in self._left])
             raise
+
+    async def _round_after(self, known: Iterator[list[BackendError]]) -> list[BackendError]:
+        """The result of a round that is known already, or of the next one."""
+        errors = next(known, None)
+        return await self._round() if errors is None else errors
 
     async def _round(self) -> list[BackendError]:
         """Send what is left and settle what is final; the errors of what is to be sent again."""

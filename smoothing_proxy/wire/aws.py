@@ -17,17 +17,29 @@ from typing import Any, NoReturn, final
 from smoothing_proxy.errors import MalformedReplyError
 from smoothing_proxy.types import Reply, ScoredLabel
 from smoothing_proxy.wire import sigv4
-from smoothing_proxy.wire.aws_errors import error_of, retry_after_of
-from smoothing_proxy.wire.base import Fault, HttpReply, HttpRequest, Limits, Question, RequestFault
+from smoothing_proxy.wire.aws_errors import error_of, reply_error, retry_after_of
+from smoothing_proxy.wire.base import (
+    Fault,
+    HttpReply,
+    HttpRequest,
+    Limits,
+    NotServedFault,
+    Question,
+    RequestFault,
+)
 from smoothing_proxy.wire.sigv4 import AwsFault
 
 __all__ = [
     "DEFAULT_MIN_CONFIDENCE",
+    "JSON",
     "LIMITS",
     "AwsWire",
-    "detect_labels",
+    "answer_of",
     "error_of",
+    "json_object",
+    "operation_of",
     "reply_of",
+    "request_body",
     "retry_after_of",
 ]
 
@@ -43,16 +55,40 @@ DEFAULT_MIN_CONFIDENCE = 0.55
 
 _SERVICE = "RekognitionService."
 _OPERATION = "DetectLabels"
-_JSON = "application/x-amz-json-1.1"
+JSON = "application/x-amz-json-1.1"
 
 
-def detect_labels(image: bytes, *, max_labels: int | None = None) -> dict[str, Any]:
-    """The parameters of boto3's `detect_labels`. image: PNG or JPEG.
+def request_body(image: bytes, *, max_labels: int | None = None) -> bytes:
+    """DetectLabels of one picture, as boto3 writes it. image: PNG or JPEG.
 
     MinConfidence is always 0: left out it would be 55, and a threshold belongs after the vote.
     """
-    cut = {} if max_labels is None else {"MaxLabels": max_labels}
-    return {"Image": {"Bytes": image}, "MinConfidence": 0, **cut}
+    encoded = binascii.b2a_base64(image, newline=False)
+    cut = b"" if max_labels is None else b', "MaxLabels": %d' % max_labels
+    return b'{"Image": {"Bytes": "%b"}, "MinConfidence": 0%b}' % (encoded, cut)
+
+
+def answer_of(reply: HttpReply, *, backend: str) -> Reply:
+    """What a client makes of a reply, whatever it is. Raises BackendError: the vendor's own error, or
+    MalformedReplyError, which keeps the body.
+    """
+    if reply.status >= 300:
+        raise reply_error(reply, backend=backend)
+    try:
+        return reply_of({**_labels_of(reply), "ResponseMetadata": {"HTTPHeaders": reply.headers}})
+    except MalformedReplyError as error:
+        what = str(error)
+    raise MalformedReplyError(what, backend=backend, reply=reply.body)
+
+
+def _labels_of(reply: HttpReply) -> dict[str, object]:
+    try:
+        parsed = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        _malformed("the body is no JSON")
+    if not isinstance(parsed, dict):
+        _malformed("the reply is not a JSON object")
+    return parsed
 
 
 def reply_of(parsed: Mapping[str, object]) -> Reply:
@@ -148,7 +184,7 @@ class AwsWire:
     def read(self, request: HttpRequest) -> Question:
         """DetectLabels of one picture sent along, general labels without filters."""
         _check_operation(request)
-        body = _parsed(request.body)
+        body = json_object(request.body)
         _check_general_labels_only(body)
         image = _image(body)
         max_labels, min_confidence = _max_labels(body), _min_confidence(body)
@@ -182,7 +218,7 @@ class AwsWire:
 
 
 def _headers(request_id: str) -> dict[str, str]:
-    return {"content-type": _JSON, "x-amzn-requestid": request_id}
+    return {"content-type": JSON, "x-amzn-requestid": request_id}
 
 
 def _written(label: ScoredLabel) -> dict[str, object]:
@@ -196,15 +232,30 @@ def _written(label: ScoredLabel) -> dict[str, object]:
     }
 
 
-def _check_operation(request: HttpRequest) -> None:
+class _Elsewhere(AwsFault, NotServedFault):
+    """A picture that is in S3."""
+
+
+def operation_of(request: HttpRequest) -> str:
+    """The name of the operation of Rekognition. Raises RequestFault (UNKNOWN_OPERATION) for anything else."""
     target = request.headers.get("x-amz-target", "")
-    if target != _SERVICE + _OPERATION:
+    operation = target.removeprefix(_SERVICE)
+    if operation == target or not operation.isalnum() or not operation.isascii():
         raise RequestFault(Fault.UNKNOWN_OPERATION, f"{target[:100]!a} is not served here; only {_OPERATION} is")
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
-        raise RequestFault(Fault.UNKNOWN_OPERATION, f"the content type has to be {_JSON}")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+        raise RequestFault(Fault.UNKNOWN_OPERATION, f"the content type has to be {JSON}")
+    return operation
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def _check_operation(request: HttpRequest) -> None:
+    operation = operation_of(request)
+    if operation != _OPERATION:
+        named = f"{_SERVICE}{operation}"[:100]
+        raise NotServedFault(Fault.UNKNOWN_OPERATION, f"{named!a} is not served here; only {_OPERATION} is")
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The body's JSON object. Raises AwsFault (BAD_REQUEST)."""
     try:
         parsed = json.loads(body.decode())
     except (ValueError, RecursionError):
@@ -224,10 +275,10 @@ def _object(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _check_general_labels_only(body: Mapping[str, Any]) -> None:
     if (body.get("Features") or ["GENERAL_LABELS"]) != ["GENERAL_LABELS"]:
-        raise RequestFault(Fault.BAD_REQUEST, "Features: only GENERAL_LABELS is served here")
+        raise NotServedFault(Fault.BAD_REQUEST, "Features: only GENERAL_LABELS is served here")
     settings = _object(body, "Settings")
     if _object(settings, "ImageProperties") or any(_object(settings, "GeneralLabels").values()):
-        raise RequestFault(Fault.BAD_REQUEST, "Settings: neither filters nor image properties are served here")
+        raise NotServedFault(Fault.BAD_REQUEST, "Settings: neither filters nor image properties are served here")
 
 
 def _image(body: Mapping[str, Any]) -> bytes:
@@ -235,7 +286,7 @@ def _image(body: Mapping[str, Any]) -> bytes:
     data, elsewhere = image.get("Bytes"), image.get("S3Object")
     if data is None and elsewhere is not None:
         message = "pictures in S3 are not fetched here; send Image.Bytes"
-        raise AwsFault(Fault.BAD_REQUEST, "InvalidS3ObjectException", message)
+        raise _Elsewhere(Fault.BAD_REQUEST, "InvalidS3ObjectException", message)
     if not isinstance(data, str) or not data or elsewhere is not None:
         raise RequestFault(Fault.BAD_REQUEST, "Image has to hold Bytes, in base64, and nothing else")
     if len(data) > 4 * -(-LIMITS.image_bytes // 3):

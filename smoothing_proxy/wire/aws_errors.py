@@ -6,13 +6,15 @@ docs.aws.amazon.com/awsconsolehelpdocs/latest/gsg/common-errors.html. Read 2026-
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 
 from smoothing_proxy.errors import BackendError
+from smoothing_proxy.wire.base import HttpReply
 from smoothing_proxy.wire.statuses import Failure, failure_error, failure_of, harmless
 
-__all__ = ["error_of", "retry_after_of"]
+__all__ = ["error_of", "reply_error", "retry_after_of"]
 
 _CODES: Mapping[str, Failure] = {
     "BandwidthLimitExceeded": "throttled",
@@ -87,6 +89,23 @@ def error_of(code: str, message: str, status: int, retry_after: float | None, ba
     said = harmless((message.strip().splitlines() or [""])[0]) or "no message"
     text = f"AWS Rekognition DetectLabels: {bare[:80]!s} ({status}): {said}; {advice}"
     return failure_error(failure or failure_of(status), text, backend=backend, retry_after=retry_after)
+
+
+def reply_error(reply: HttpReply, *, backend: str) -> BackendError:
+    """The error that a reply without labels stands for: by `__type`, else by its status."""
+    try:
+        parsed = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        parsed = None
+    body = parsed if isinstance(parsed, dict) else {}
+    code, message = body.get("__type"), body.get("message") or body.get("Message")
+    return error_of(
+        code if isinstance(code, str) and code else str(reply.status),
+        message if isinstance(message, str) else "",
+        reply.status,
+        retry_after_of(reply.headers),
+        backend,
+    )
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:

@@ -1,4 +1,4 @@
-"""The backend with the real boto3 against Rekognition on the loopback: what it sends, and what comes of it."""
+"""The backend with boto3's own chain against Rekognition on the loopback: what it sends, and what comes of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import socket
 import ssl
 import sys
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
+from botocore.config import Config
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -38,6 +41,7 @@ from smoothing_proxy.errors import (
 )
 from smoothing_proxy.images.codec import EncodedImage, Encoding, encode
 from smoothing_proxy.types import Reply
+from smoothing_proxy.wire import sigv4
 from smoothing_proxy.wire.base import Fault, HttpReply, HttpRequest, RequestFault
 from tests.wire.aws_loopback import KEY, PUG, SECRET, WIRE, Answer, cut_short, loopback, rekognition, reset
 
@@ -46,7 +50,14 @@ COPY = encode(np.arange(80 * 90 * 3, dtype=np.uint8).reshape(80, 90, 3), Encodin
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "AWS_DEFAULT_REGION", "HTTPS_PROXY"):
+    for name in (
+        "AWS_PROFILE",
+        "AWS_SESSION_TOKEN",
+        "AWS_CA_BUNDLE",
+        "REQUESTS_CA_BUNDLE",
+        "AWS_DEFAULT_REGION",
+        "HTTPS_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
@@ -95,6 +106,65 @@ def test_a_copy_is_sent_once_and_its_labels_come_back() -> None:
     assert question.images == (COPY.data,)
     assert (question.max_labels, question.min_confidence) == (3, 0.0)
     assert request.headers["amz-sdk-request"] == "attempt=1; max=1"
+
+
+def by_boto3(url: str, copy: EncodedImage) -> None:
+    """The same question by boto3 itself, once."""
+    settings = Config(retries={"total_max_attempts": 1}, user_agent="smoothing-proxy")
+    client = boto3.Session(region_name="eu-west-1").client("rekognition", endpoint_url=url, config=settings)
+    client.detect_labels(Image={"Bytes": copy.data}, MinConfidence=0, MaxLabels=100)
+    client.close()
+
+
+OF_A_MOMENT = ("authorization", "x-amz-date", "amz-sdk-invocation-id")
+OUR_OWN = ("user-agent", "accept", "accept-encoding", "x-amz-content-sha256")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/proxy/aws", "/a//b/", "/with%20space/tilde~/plus+at@"])
+@pytest.mark.parametrize("token", ["", "session/token+="])
+def test_what_is_sent_is_what_boto3_sends(path: str, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if token:
+        monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    with loopback() as (url, asked):
+        assert asked_once(made(url + path)).labels
+        by_boto3(url + path, COPY)
+    ours, theirs = asked
+    assert (ours.body, ours.path) == (theirs.body, theirs.path)
+    assert ours.headers.get("x-amz-security-token", "") == token
+    left_out = {*OF_A_MOMENT, *OUR_OWN}
+    assert {k: v for k, v in ours.headers.items() if k not in left_out} == {
+        k: v for k, v in theirs.headers.items() if k not in left_out
+    }
+    signed = {*sigv4.authorization(theirs).headers, "x-amz-content-sha256"}
+    assert set(sigv4.authorization(ours).headers) == signed
+
+
+def test_nothing_is_sent_before_the_first_copy() -> None:
+    with loopback() as (url, asked):
+        made(url)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("switch", "url"),
+    [
+        ("", "https://rekognition.eu-west-1.amazonaws.com/"),
+        ("AWS_USE_FIPS_ENDPOINT", "https://rekognition-fips.us-east-1.amazonaws.com/"),
+        ("AWS_USE_DUALSTACK_ENDPOINT", "https://rekognition.eu-west-1.api.aws/"),
+    ],
+)
+def test_the_endpoint_is_the_one_that_boto3_finds(switch: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if switch:
+        monkeypatch.setenv(switch, "true")
+    backend = made(region="us-east-1" if "us-east-1" in url else "eu-west-1")
+    assert backend._account.url == url
+    assert "endpoint" not in backend.fingerprint
+
+
+def test_a_user_in_the_endpoint_is_not_sent() -> None:
+    with loopback() as (url, asked):
+        assert asked_once(made(url.replace("//", "//user:word@"))).labels
+    assert asked[0].headers["authorization"].startswith("AWS4-HMAC-SHA256 ")
 
 
 def test_the_settings_are_what_the_protocol_shows() -> None:
@@ -181,7 +251,7 @@ def replying(body: bytes, status: int = 200, **headers: str) -> Answer:
     ("answer", "kind", "said"),
     [
         (lambda _: reset, BackendTimeoutError, "may have been billed"),
-        (lambda _: cut_short, BackendTimeoutError, "in the middle of the reply"),
+        (lambda _: cut_short, BackendTimeoutError, "before the answer was complete; it may have been billed"),
         (lambda _: lambda connection: connection.shutdown(socket.SHUT_RDWR), BackendTimeoutError, "billed"),
         (replying(b""), MalformedReplyError, "no JSON"),
         (replying(b"{}"), MalformedReplyError, "Labels is not a list"),
@@ -291,6 +361,26 @@ def test_a_private_authority_is_trusted_when_it_is_named(certificate: Path) -> N
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("where", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "ca_bundle"])
+def test_the_authority_that_boto3_would_trust_is_trusted(
+    where: str, certificate: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    if where.isupper():
+        monkeypatch.setenv(where, str(certificate))
+    else:
+        (tmp_path / "config").write_text(f"[default]\nca_bundle = {certificate}\n")
+    with loopback(tls=tls) as (url, _):
+        assert asked_once(made(url)).labels
+
+
+def test_an_authority_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", "absent.pem")
+    with pytest.raises(ConfigError, match=r"AWS_CA_BUNDLE.*absent\.pem: no such file"):
+        made()
+
+
 NOISE = np.random.default_rng(7).integers(0, 256, (1400, 1400, 3), np.uint8)
 
 
@@ -385,11 +475,67 @@ def test_a_credential_that_is_not_renewed_stops_the_run(monkeypatch: pytest.Monk
     )
     with loopback() as (url, asked):
         backend = made(url, profile="lab")
-        credentials = backend._client._request_signer._credentials
+        credentials = backend._account.credentials
         credentials._expiry_time -= timedelta(hours=1)
         error = failure(backend)
     assert type(error) is AuthenticationError
     assert "custom-process" in str(error)
+    assert asked == []
+
+
+ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+<AccessKeyId>{key}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey><SessionToken>token</SessionToken>
+<Expiration>{end:%Y-%m-%dT%H:%M:%SZ}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+REFUSED = "<ErrorResponse><Error><Type>Sender</Type><Code>{}</Code><Message>why</Message></Error></ErrorResponse>"
+
+
+def assumed(key: str = KEY, minutes: int = 60) -> HttpReply:
+    """The role's credentials, good for so long. botocore renews those that have ten minutes left."""
+    end = datetime.now(UTC) + timedelta(minutes=minutes)
+    return HttpReply(200, {"content-type": "text/xml"}, ASSUMED.format(key=key, secret=SECRET, end=end).encode())
+
+
+@pytest.fixture
+def role(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[HttpReply]]:
+    """The answers that the service of roles will give, one after another; the profile `lab` has to ask it."""
+    answers = [assumed("AKIDFIRST", minutes=5)]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "config").write_text("[profile lab]\nrole_arn = arn:aws:iam::1:role/lab\nsource_profile = base\n")
+    (tmp_path / "credentials").write_text("[base]\naws_access_key_id = A\naws_secret_access_key = S\n")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with loopback(lambda _: answers.pop(0)) as (url, _):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        yield answers
+
+
+def test_a_roles_credentials_are_renewed_on_the_way(role: list[HttpReply]) -> None:
+    with loopback() as (url, asked):
+        backend = made(url, profile="lab")
+        role.append(assumed())
+        assert asked_once(backend).labels
+    assert (WIRE.key(asked[0]), role) == (KEY, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (HttpReply(403, {}, REFUSED.format("AccessDenied").encode()), AuthenticationError),
+        (HttpReply(400, {}, REFUSED.format("ExpiredTokenException").encode()), AuthenticationError),
+        (HttpReply(400, {}, REFUSED.format("Throttling").encode()), BackendUnavailableError),
+        (HttpReply(500, {}, REFUSED.format("InternalFailure").encode()), BackendUnavailableError),
+        (HttpReply(503, {}, b""), BackendUnavailableError),
+    ],
+)
+def test_a_role_that_is_not_renewed_is_not_billed(
+    answer: HttpReply, kind: type[BackendError], role: list[HttpReply]
+) -> None:
+    with loopback() as (url, asked):
+        backend = made(url, profile="lab")
+        role.append(answer)
+        error = failure(backend)
+    assert type(error) is kind
+    assert not error.maybe_billed
     assert asked == []
 
 

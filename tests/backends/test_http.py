@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -324,6 +323,43 @@ async def test_a_proxy_of_the_environment_is_used_and_blamed(monkeypatch: pytest
             await post(api, "http://vendor.invalid")
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_is_told_the_user_in_its_address(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        await answered("502 No", headers="Connection: close\r\n")(reader, writer)
+
+    async with listening(refuse) as url, opened() as api:
+        monkeypatch.setenv(f"{scheme}_proxy", url.replace("//", "//user:word@"))
+        with contextlib.suppress(BackendUnavailableError):
+            await post(api, f"{scheme}://vendor.invalid", b"")
+    assert b"proxy-authorization: basic dxnlcjp3b3jk\r\n" in heads[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("exception", "proxied"), [("*", False), ("localhost,127.0.0.1", False), ("127.0.0.2", True), ("", True)]
+)
+async def test_no_proxy_is_obeyed(exception: str, proxied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy, vendor = Server(answered()), Server(answered())
+    async with listening(proxy) as proxy_url, listening(vendor) as url, opened() as api:
+        monkeypatch.setenv("http_proxy", proxy_url)
+        monkeypatch.setenv("no_proxy", exception)
+        await post(api, url)
+    assert (proxy.requests, vendor.requests) == (int(proxied), int(not proxied))
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "http://[::1", "http://"])
+async def test_what_is_no_proxys_address_is_a_setting_to_change(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    async with opened() as api:
+        with pytest.raises(ConfigError, match="HTTP_PROXY"):
+            await post(api, "http://vendor.invalid")
+
+
 async def test_a_proxy_that_refuses_the_tunnel_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -444,33 +480,6 @@ async def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path) -> None
     async with opened(verify=str(tmp_path / "ca.pem")) as api:
         with pytest.raises(ConfigError, match=r"ca\.pem"):
             await post(api, "https://127.0.0.1:1")
-
-
-@pytest.mark.parametrize(
-    ("raised", "error", "words"),
-    [
-        (httpx.PoolTimeout("full"), BackendUnavailableError, "no free connection"),
-        (httpx.WriteTimeout("slow"), BackendTimeoutError, "could not be sent"),
-        (httpx.ConnectTimeout("slow"), BackendUnavailableError, "connect timeout"),
-        (httpx.ReadError("gone"), BackendTimeoutError, "broke"),
-    ],
-)
-async def test_another_transports_errors_mean_the_same(
-    raised: httpx.HTTPError, error: type[BackendError], words: str
-) -> None:
-    def fail(_: httpx.Request) -> httpx.Response:
-        raise raised
-
-    api = HttpApi(
-        "vendor",
-        concurrency=1,
-        connect_timeout_s=1,
-        read_timeout_s=1,
-        transport=httpx.MockTransport(fail),
-    )
-    with pytest.raises(error, match=words):
-        await post(api, "http://host")
-    await api.aclose()
 
 
 DATE = r"\A[A-Z][a-z]{2}, [0-9]{2} (Jan|Nov) [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|[+-][0-9]{4})\Z"

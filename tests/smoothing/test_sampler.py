@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import numpy as np
@@ -381,6 +382,30 @@ async def test_room_is_kept_in_order_and_given_back_by_who_gives_up() -> None:
 
 def test_large_pictures_are_made_in_small_chunks() -> None:
     sampler = sampler_of(ScriptedBackend("light"))
-    small = sampler.chunk(picture())
-    large = sampler.chunk(prepare(np.zeros((1500, 2000, 3), np.uint8), "original"))
+    small = sampler.chunk(picture(), 1000)
+    large = sampler.chunk(prepare(np.zeros((1500, 2000, 3), np.uint8), "original"), 1000)
     assert (large, small) == (1, Identity().batch_size)
+
+
+@pytest.mark.parametrize(("copies", "together"), [(1, 4), (12, 4), (32, 8), (200, 50), (256, 64), (5_000, 64)])
+def test_a_few_copies_are_made_in_parts_so_that_some_travel_while_others_are_made(
+    copies: int, together: int
+) -> None:
+    assert sampler_of(ScriptedBackend("light")).chunk(picture(), copies) == together
+
+
+def test_no_part_is_smaller_than_what_the_denoiser_computes_anyway() -> None:
+    class Filling:
+        name = fingerprint = "filling"
+        batch_size = 32
+
+        def check(self, sigma: float, height: int, width: int) -> None: ...
+
+        def denoise(self, noisy: Any, sigma: float) -> Any:
+            return noisy
+
+        def rows(self, height: int, width: int) -> int:
+            return 20
+
+    sampler = Sampler(BaseClassifier(ScriptedBackend("light"), Filling(), sigma=0.25))
+    assert [sampler.chunk(picture(), count) for count in (1, 12, 100, 1000)] == [20, 20, 25, 32]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from smoothing_proxy.errors import (
     RateLimitedError,
     RequestRejectedError,
 )
-from smoothing_proxy.wire.aws import detect_labels, error_of, reply_of, retry_after_of
+from smoothing_proxy.wire.aws import error_of, reply_of, request_body, retry_after_of
 
 RECORDED = Path(__file__).with_name("recorded") / "aws"
 PICTURE = b"\x89PNG picture"
@@ -95,8 +96,9 @@ def test_how_long_to_wait_is_read_from_headers(headers: dict[str, str], seconds:
 
 
 def test_a_question_states_no_threshold() -> None:
-    assert detect_labels(PICTURE) == {"Image": {"Bytes": PICTURE}, "MinConfidence": 0}
-    assert detect_labels(PICTURE, max_labels=7)["MaxLabels"] == 7
+    image = {"Image": {"Bytes": b64encode(PICTURE).decode()}}
+    assert json.loads(request_body(PICTURE)) == {**image, "MinConfidence": 0}
+    assert json.loads(request_body(PICTURE, max_labels=7)) == {**image, "MinConfidence": 0, "MaxLabels": 7}
 
 
 @pytest.mark.parametrize(

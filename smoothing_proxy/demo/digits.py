@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from smoothing_proxy.errors import ConfigError
 
-__all__ = ["export_test_digits", "read_digits"]
+__all__ = ["SIDE", "export_test_digits", "margins", "read_digits", "sampled_at", "unseen_digit"]
 
 SIDE = 8
 TEST_EVERY = 5
@@ -48,13 +48,33 @@ def read_digits(pixels: npt.NDArray[np.uint8]) -> list[str]:
     fitted to the digits that are no test.
     """
     height, width = pixels.shape[1:3]
-    rows, columns = (
-        (np.arange(SIDE) * 2 + 1) * height // (2 * SIDE),
-        (np.arange(SIDE) * 2 + 1) * width // (2 * SIDE),
-    )
-    grey = pixels[:, rows[:, None], columns[None, :]].mean(axis=3)
+    grey = pixels[:, sampled_at(height)[:, None], sampled_at(width)[None, :]].mean(axis=3)
     answers: list[str] = _fitted().predict(grey.reshape(-1, SIDE * SIDE) / 255.0).tolist()
     return answers
+
+
+def sampled_at(side_px: int) -> npt.NDArray[np.int64]:
+    """int [8]: the rows, or columns, of a picture of this height or width that the black box looks at."""
+    return (np.arange(SIDE) * 2 + 1) * side_px // (2 * SIDE)
+
+
+def margins(grey: npt.NDArray[np.float64]) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """The classes, and the black box's decision function, [n, 10]; it answers the class of the largest value.
+
+    grey: [n, 64] on [0, 1]. A vendor does not show it: it is here for whoever attacks his own classifier.
+    """
+    fitted = _fitted()
+    return [str(name) for name in fitted.classes_], fitted.decision_function(grey)
+
+
+def unseen_digit(number: int) -> tuple[npt.NDArray[np.uint8], str]:
+    """A test digit, uint8 [8, 8], and its label. Raises ConfigError for a number that is none of theirs."""
+    pixels, labels = _digits()
+    if not (0 <= number < len(labels) and _is_test(len(labels))[number]):
+        raise ConfigError(
+            f"digit {number} is no test digit: expected a multiple of {TEST_EVERY} below {len(labels)}"
+        )
+    return pixels[number], str(labels[number])
 
 
 @cache

@@ -24,7 +24,7 @@ from smoothing_proxy.stats.binomial import check_alpha, tail_at_least
 from smoothing_proxy.stats.certificates import required_probability
 from smoothing_proxy.types import ConfidenceInterval
 
-__all__ = ["median_bounds", "order_statistic"]
+__all__ = ["bounds_between", "median_bounds", "order_statistic"]
 
 
 def median_bounds(
@@ -41,12 +41,22 @@ def median_bounds(
     alpha: alpha / 2 for each side. Raises ConfigError for radius, sigma or alpha out of range, and ValueError for
     a confidence that is negative or NaN.
     """
+    k = order_statistic(len(confidences) + failed, radius, sigma, alpha)
+    return bounds_between(confidences, failed, k, radius)
+
+
+def bounds_between(
+    confidences: Sequence[float], failed: int, k: int | None, radius: float
+) -> ConfidenceInterval | None:
+    """From X_k to X_(n-k+1), with failed draws as in `median_bounds`. None where k is, or nothing was answered.
+
+    Raises ValueError for a confidence that is negative or NaN.
+    """
     if not all(value >= 0.0 for value in confidences) or failed < 0:
         raise ValueError("confidences and the number of failed draws are >= 0")
-    n = len(confidences) + failed
-    k = order_statistic(n, radius, sigma, alpha)
     if k is None or not confidences:
         return None
+    n = len(confidences) + failed
     ordered = sorted(confidences)
     return ConfidenceInterval(
         median=ordered[(len(ordered) - 1) // 2],

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Protocol, final, get_args
 
+from smoothing_proxy.backends.base import Forwarded
 from smoothing_proxy.backends.before_sending import check_copy, encoding_within, secret_of
 from smoothing_proxy.backends.http import HttpApi, http_url, retry_after_s
 from smoothing_proxy.backends.prices import price_of
@@ -18,6 +19,7 @@ from smoothing_proxy.errors import AuthenticationError, BackendError, ConfigErro
 from smoothing_proxy.images.codec import EncodedImage
 from smoothing_proxy.types import Reply
 from smoothing_proxy.wire.azure import LIMITS, Version, error_of, headers_for, reply_of, tag_url
+from smoothing_proxy.wire.base import HttpRequest
 
 __all__ = ["AzureVision", "TokenCredential"]
 
@@ -69,6 +71,7 @@ class AzureVision:
 
     batch_size = 1
     remote = True
+    vendor = "azure"
 
     def __init__(
         self,
@@ -118,6 +121,7 @@ class AzureVision:
             read_timeout_s=read_timeout_s,
             verify=verify,
         )
+        self._address = address
         self._url = tag_url(address, version, model_version=model_version)
         self._version: Version = version
         self._now = now
@@ -132,11 +136,25 @@ class AzureVision:
         """The tags of one copy. Raises BackendError, for a picture that is refused too."""
         (copy,) = copies
         check_copy(copy, LIMITS[self._version], backend=NAME)
-        headers = headers_for(token=await self._token.text()) if self._token else self._headers
-        reply = await self._api.send("POST", self._url, headers=headers, content=copy.data)
+        reply = await self._api.send("POST", self._url, headers=await self._signed(), content=copy.data)
         if reply.status != 200:
             raise error_of(reply, backend=NAME, retry_after=retry_after_s(reply.headers, self._now()))
         return [reply_of(reply, self._version, backend=NAME)]
+
+    async def forward(self, request: HttpRequest) -> Forwarded:
+        """See Forwards: any of the vision service's operations, below this endpoint."""
+        headers = {**await self._signed(), **request.headers}
+        url = self._address + request.target
+        reply = await self._api.send("POST", url, headers=headers, content=request.body)
+        if reply.status < 300:
+            return Forwarded(reply)
+        error = error_of(reply, backend=NAME, retry_after=retry_after_s(reply.headers, self._now()))
+        if isinstance(error, AuthenticationError) and reply.status != 404:
+            raise error
+        return Forwarded(reply, error)
+
+    async def _signed(self) -> Mapping[str, str]:
+        return headers_for(token=await self._token.text()) if self._token else self._headers
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from smoothing_proxy.errors import BackendError
 from smoothing_proxy.images.codec import EncodedImage, Encoding
 from smoothing_proxy.types import Reply
+from smoothing_proxy.wire.base import HttpReply, HttpRequest
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "Forwarded", "Forwards"]
 
 
 @runtime_checkable
@@ -61,4 +63,30 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Release connections, threads and memory. Calling it twice is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What the vendor said to a request of its own. error: what that means, where it is one."""
+
+    reply: HttpReply
+    error: BackendError | None = None
+
+
+@runtime_checkable
+class Forwards(Protocol):
+    """A backend that also carries its vendor's own requests, unchanged but for the credentials."""
+
+    @property
+    def vendor(self) -> str:
+        """As its wire format is called: "aws"."""
+        ...
+
+    async def forward(self, request: HttpRequest) -> Forwarded:
+        """Send it once, to this backend's own address and with its own credentials.
+
+        request: an Errand's (wire.errands), with nothing of the client's that is secret. Raises BackendError where
+        no answer came, AuthenticationError where the vendor refuses these credentials.
+        """
         ...

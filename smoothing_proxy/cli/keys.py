@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from smoothing_proxy.cli.keys_shown import identity, limits, table, tell, tell_secret
 from smoothing_proxy.cli.options import json_option
 from smoothing_proxy.errors import ConfigError
 
@@ -32,7 +33,22 @@ _TERMS = (
     click.option("--parallel", type=int, help="Requests under way at once, on each replica."),
     click.option("--certify/--no-certify", default=None, help="Whether its answers come with a certificate."),
     click.option("--target-radius", type=float, help="The l2 radius that is enough for it."),
+    click.option(
+        "--passthrough/--no-passthrough",
+        default=None,
+        help="Whether what cannot be hardened goes to the vendor as it is; by default as the gateway is set.",
+    ),
 )
+
+_LIMITS = {
+    "calls": "calls_limit",
+    "usd": "usd_limit",
+    "requests-per-minute": "requests_per_minute",
+    "parallel": "parallel",
+    "target-radius": "target_radius",
+    "passthrough": "passthrough",
+}
+"""What `--no-limit` takes away, by the name of the term."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +101,34 @@ def create(opening: _Opening, /, name: str, vendor: str, as_json: bool, **terms:
     async def work(store: GatewayStore) -> tuple[VirtualKey, str]:
         return await store.create_key(name, vendor, _terms(terms))
 
-    _tell_secret(*_run(opening, work, may_make=True), as_json=as_json)
+    tell_secret(*_run(opening, work, may_make=True), as_json=as_json)
 
 
 @keys.command()
 @click.argument("key")
 @_with_terms
+@click.option(
+    "--no-limit",
+    "unlimited",
+    type=click.Choice(tuple(_LIMITS)),
+    multiple=True,
+    help="Take this limit away, or leave this to the gateway's own settings; repeatable.",
+)
 @json_option
 @click.pass_obj
-def update(opening: _Opening, /, key: str, as_json: bool, **terms: Any) -> None:
-    """Change what KEY may do; what is not given stays as it is."""
+def update(opening: _Opening, /, key: str, as_json: bool, unlimited: tuple[str, ...], **terms: Any) -> None:
+    """Change what KEY may do, from its next request on; what is not given stays as it is."""
+    both = [name for name in unlimited if terms[_LIMITS[name]] is not None]
+    if both:
+        raise click.UsageError(f"--no-limit {both[0]}: it is set by another option of this command")
 
     async def work(store: GatewayStore) -> VirtualKey:
         found = await _find(store, key)
-        return await store.update_key(found.id, _terms(terms, found))
+        nothing: dict[str, Any] = {_LIMITS[name]: None for name in unlimited}
+        without = replace(_terms({}, found), **nothing)
+        return await store.update_key(found.id, _terms(terms, without))
 
-    _tell(_run(opening, work), as_json=as_json)
+    tell(_run(opening, work), as_json=as_json)
 
 
 @keys.command()
@@ -114,7 +142,7 @@ def disable(opening: _Opening, key: str, undo: bool, as_json: bool) -> None:
     async def work(store: GatewayStore) -> VirtualKey:
         return await store.disable_key((await _find(store, key)).id, disabled=not undo)
 
-    _tell(_run(opening, work), as_json=as_json)
+    tell(_run(opening, work), as_json=as_json)
 
 
 @keys.command()
@@ -127,7 +155,7 @@ def rotate(opening: _Opening, key: str, as_json: bool) -> None:
     async def work(store: GatewayStore) -> tuple[VirtualKey, str]:
         return await store.rotate_key((await _find(store, key)).id)
 
-    _tell_secret(*_run(opening, work), as_json=as_json)
+    tell_secret(*_run(opening, work), as_json=as_json)
 
 
 @keys.command("list")
@@ -143,9 +171,9 @@ def list_(opening: _Opening, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(key) for key in found], indent=2))
         return
-    _table(
+    table(
         ["id", "name", "vendor", "calls", "dollars", "period", "a minute", "at once", "certifies", ""],
-        [[*_identity(key), *_limits(key), "disabled" if key.disabled else ""] for key in found],
+        [[*identity(key), *limits(key), "disabled" if key.disabled else ""] for key in found],
     )
 
 
@@ -167,10 +195,10 @@ def spend(opening: _Opening, key: str | None, period: Period | None, as_json: bo
         figures = [{"id": one.id, "name": one.name, "period": span, **asdict(spent)} for one, span, spent in rows]
         click.echo(json.dumps(figures, indent=2))
         return
-    _table(
+    table(
         ["id", "name", "vendor", "period", "answered", "unknown", "dollars", "held"],
         [
-            [*_identity(one), span, f"{x.calls:,}", f"{x.unknown:,}", f"{x.usd:,.4f}", f"{x.held:,}"]
+            [*identity(one), span, f"{x.calls:,}", f"{x.unknown:,}", f"{x.usd:,.4f}", f"{x.held:,}"]
             for one, span, x in rows
         ],
     )
@@ -214,10 +242,10 @@ def _opened(opening: _Opening, environ: Mapping[str, str]) -> tuple[str, bytes, 
             "store: missing: give --store PATH, or name a file with --config that has a table [store]"
         )
     source = f"{opening.config_path}: store" if opening.config_path else "command line"
-    table = parse_settings(StoreTable, found, source=source)
+    store = parse_settings(StoreTable, found, source=source)
     reference = opening.reference
-    master = referred_master_key(reference, environ) if reference else table.master_key_in(environ)
-    return table.address_in(environ), master, table.settings()
+    master = referred_master_key(reference, environ) if reference else store.master_key_in(environ)
+    return store.address_in(environ), master, store.settings()
 
 
 async def _find(store: GatewayStore, key: str) -> VirtualKey:
@@ -236,56 +264,3 @@ def _terms(given: Mapping[str, Any], before: KeyTerms | None = None) -> KeyTerms
 
     old = {name: getattr(before, name) for name in KeyTerms.__dataclass_fields__} if before else {}
     return KeyTerms(**{**old, **{name: value for name, value in given.items() if value is not None}})
-
-
-def _tell(key: VirtualKey, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(asdict(key), indent=2))
-        return
-    state = "disabled" if key.disabled else "enabled"
-    click.echo(f"{key.id}  {key.name}  {key.vendor}  {state}")
-
-
-def _tell_secret(key: VirtualKey, secret: str, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({**asdict(key), "secret": secret}, indent=2))
-        return
-    _tell(key, as_json=False)
-    if key.scheme == "sigv4":
-        click.echo(f"AWS_ACCESS_KEY_ID={key.id}\nAWS_SECRET_ACCESS_KEY={secret}")
-    else:
-        click.echo(f"key: {secret}")
-    click.echo("this secret is shown once; `keys rotate` makes another", err=True)
-
-
-def _identity(key: VirtualKey) -> list[str]:
-    return [key.id, key.name, key.vendor]
-
-
-def _limits(key: VirtualKey) -> list[str]:
-    certifies = "no" if not key.certify else f"to {key.target_radius:g}" if key.target_radius else "yes"
-    return [
-        _number(key.calls_limit),
-        _number(key.usd_limit),
-        key.period,
-        _number(key.requests_per_minute),
-        _number(key.parallel),
-        certifies,
-    ]
-
-
-def _number(value: float | None) -> str:
-    return "any" if value is None else f"{value:,}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in head:
-        table.add_column(name, overflow="fold", no_wrap=name == "id")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # a name is text, never markup
-    Console().print(table)

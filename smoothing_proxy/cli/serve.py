@@ -111,7 +111,7 @@ def _keys(config: GatewayConfig) -> Iterable[MemoryKey]:
 
     return [
         MemoryKey(
-            Caller(key.id, key.certify, key.target_radius, key.abstain),
+            Caller(key.id, key.certify, key.target_radius, key.abstain, key.passthrough),
             key.secret(os.environ),
             key.vendors,
             key.limit_queries,
@@ -121,10 +121,14 @@ def _keys(config: GatewayConfig) -> Iterable[MemoryKey]:
 
 
 async def _serve(path: Path, config: GatewayConfig, ready_file: Path | None) -> None:
+    import asyncio
+
     from smoothing_proxy.assembly import make_classifier
     from smoothing_proxy.gateway.app import every_wire, make_gateway
     from smoothing_proxy.gateway.serving import listening, until_signalled
+    from smoothing_proxy.gateway.traces import traces_of
 
+    traces = traces_of(config.telemetry, os.environ)
     classifier = make_classifier(config)
     try:
         async with _store(path, config) as store:
@@ -135,6 +139,7 @@ async def _serve(path: Path, config: GatewayConfig, ready_file: Path | None) -> 
                 store,
                 in_flight=config.run.in_flight,
                 transport=config.transport,
+                traces=traces,
             )
             async with listening(gateway, every_wire()) as address:
                 click.echo(_announcement(address))
@@ -143,6 +148,7 @@ async def _serve(path: Path, config: GatewayConfig, ready_file: Path | None) -> 
                 await until_signalled(gateway)
     finally:
         await classifier.backend.aclose()
+        await asyncio.to_thread(traces.close)
 
 
 def _announcement(address: Address) -> str:

@@ -11,7 +11,10 @@ from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.errors import BackendError
 from smoothing_proxy.gateway.engine import Sampled
 from smoothing_proxy.gateway.hardening import as_they_are, canonical_reply, hardened_labels
+from smoothing_proxy.gateway.inquiries import Wish
 from smoothing_proxy.gateway.jobs import Answered
+from smoothing_proxy.gateway.label_proofs import LabelProofs
+from smoothing_proxy.gateway.label_proving import prove_labels, split_of
 from smoothing_proxy.gateway.verdicts import LabelStanding, Verdict
 from smoothing_proxy.smoothing.picture import Picture
 from smoothing_proxy.types import Certificate, Cost, Label, Prediction, Reply, ScoredLabel, Votes
@@ -27,14 +30,16 @@ def verdict_of(
     *,
     labels: LabelMap,
     canonical: bool,
-    sigma: float,
+    wish: Wish,
     stamp: tuple[str, str, str],
 ) -> Verdict:
     """stamp: the verdict's id, the picture's sha256, and the date. canonical: labels as the label map names them.
 
+    Takes some processor time where each label is asked about.
+
     Raises BackendError where every single copy failed: that says nothing about the picture.
     """
-    if all(reply is None for reply in sampled.replies):
+    if all(reply is None for reply in sampled.replies or (sampled.clean,)):
         raise sampled.errors[0] if sampled.errors else BackendError("every copy of the picture failed")
     given = sampled.verdict
     votes = given.votes + given.selection if isinstance(given, Certificate) else given.votes
@@ -46,11 +51,12 @@ def verdict_of(
         hardened=hardened,
         **_proof(given, picture),
         alpha=given.alpha,
-        sigma=sigma,
+        sigma=wish.smoothing.sigma,
         copies=given.queries,
         votes=dict(votes.counts),
         failed=votes.failed,
         labels=standings,
+        per_label=_per_label(sampled, picture, standings, labels, wish),
         model_version=_version(sampled),
         queries=cost.queries,
         unknown=cost.unknown,
@@ -78,6 +84,16 @@ def _labels(
         return ((), True) if sampled.clean is None else (as_they_are(said(sampled.clean), votes), False)
     replies = [None if reply is None else said(reply) for reply in sampled.replies]
     return hardened_labels(replies, label, votes, _names if speak else labels.classes_of), True
+
+
+def _per_label(
+    sampled: Sampled, picture: Picture, standings: Sequence[LabelStanding], labels: LabelMap, wish: Wish
+) -> LabelProofs | None:
+    if wish.per_label is None:
+        return None
+    answered = [name for standing in standings for name in labels.classes_of(standing.scored)]
+    split = split_of(wish.kind, wish.smoothing)
+    return prove_labels(sampled.replies, answered, split, wish.per_label, wish.smoothing, labels, picture.resize)
 
 
 def _itself(reply: Reply) -> Reply:

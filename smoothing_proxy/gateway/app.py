@@ -14,22 +14,25 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from smoothing_proxy.errors import SmoothingProxyError
-from smoothing_proxy.gateway.engine import Engine, Kind
+from smoothing_proxy.gateway.engine import Kind
 from smoothing_proxy.gateway.exchange import Exchange
 from smoothing_proxy.gateway.faults import fault_of
 from smoothing_proxy.gateway.metrics import CONTENT_TYPE, Metrics
 from smoothing_proxy.gateway.native_front import NativeFront, refusal
 from smoothing_proxy.gateway.openapi import openapi_document
 from smoothing_proxy.gateway.ports import Store
+from smoothing_proxy.gateway.proxies import TrustedProxies
 from smoothing_proxy.gateway.requests import head_of, response_of
 from smoothing_proxy.gateway.service import Gateway
 from smoothing_proxy.gateway.settings import GatewaySettings
+from smoothing_proxy.gateway.traces import NoTraces, TracedEngine, Traces
 from smoothing_proxy.gateway.vendor_front import VendorFront
 from smoothing_proxy.images import pixels
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
@@ -46,6 +49,8 @@ SECURITY: Mapping[str, str] = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
 }
+
+OVER_TLS: Mapping[str, str] = {"strict-transport-security": "max-age=31536000"}
 
 Content: TypeAlias = str | bytes | memoryview
 
@@ -76,12 +81,17 @@ def make_gateway(
     transport: TransportSettings | None = None,
     clock: Clock | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    traces: Traces = NoTraces(),  # noqa: B008 (without state)
 ) -> Gateway:
-    """What the fronts have in common. Raises DenoiserError when the denoiser is not made for sigma."""
+    """What the fronts have in common.
+
+    Raises DenoiserError when the denoiser is not made for sigma, ConfigError for a passthrough that leads nowhere.
+    """
     clock = clock or SystemClock()
     limits = pixels.Limits(pixels=settings.pixels, side_px=settings.side_px)
-    engine = Engine(classifier, smoothing, clock, in_flight=in_flight, transport=transport, limits=limits)
-    return Gateway(settings, engine, store, clock, Metrics(), now)
+    engine = TracedEngine(classifier, smoothing, clock, in_flight=in_flight, transport=transport, limits=limits)
+    engine.traces = traces
+    return Gateway(settings, engine, store, clock, Metrics(), now, traces)
 
 
 def make_app(gateway: Gateway, wires: Sequence[Wire]) -> Starlette:
@@ -103,6 +113,7 @@ def make_app(gateway: Gateway, wires: Sequence[Wire]) -> Starlette:
             Route("/{path:path}", _AnyMethod(routes.vendor)),
         ],
         lifespan=lifespan,
+        middleware=[Middleware(TrustedProxies, networks=gateway.settings.trusted_proxies)],
     )
 
 
@@ -123,8 +134,6 @@ class _Routes:
         self._vendors = VendorFront(gateway, wires)
         self._native = NativeFront(gateway, wires)
         self._document = openapi_document()
-        tls = gateway.settings.tls_cert is not None
-        self._headers = {**SECURITY, **({"strict-transport-security": "max-age=31536000"} if tls else {})}
 
     def native(self) -> list[Route]:
         return [
@@ -133,10 +142,10 @@ class _Routes:
             Route("/v1/verdicts/{id}", self.verdict, methods=["GET"]),
         ]
 
-    async def live(self, _: Request) -> Response:
-        return self._safe(PlainTextResponse("live\n"))
+    async def live(self, request: Request) -> Response:
+        return self._safe(PlainTextResponse("live\n"), request)
 
-    async def ready(self, _: Request) -> Response:
+    async def ready(self, request: Request) -> Response:
         reason = "the gateway is being stopped" if self._gateway.closing else ""
         try:
             await self._gateway.store.check()
@@ -144,13 +153,13 @@ class _Routes:
             _logger.error("not ready: %s", error)
             reason = reason or "the store cannot be used"
         ready = JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
-        return self._safe(ready)
+        return self._safe(ready, request)
 
-    async def metrics(self, _: Request) -> Response:
-        return self._safe(Response(self._gateway.metrics.page(), headers={"content-type": CONTENT_TYPE}))
+    async def metrics(self, request: Request) -> Response:
+        return self._safe(Response(self._gateway.metrics.page(), headers={"content-type": CONTENT_TYPE}), request)
 
-    async def openapi(self, _: Request) -> Response:
-        return self._safe(JSONResponse(self._document))
+    async def openapi(self, request: Request) -> Response:
+        return self._safe(JSONResponse(self._document), request)
 
     async def predict(self, request: Request) -> Response:
         return await self._asked("predict", request)
@@ -159,7 +168,7 @@ class _Routes:
         return await self._asked("certify", request)
 
     async def _asked(self, kind: Kind, request: Request) -> Response:
-        exchange = self._exchange("native")
+        exchange = self._exchange("native", request)
         try:
             response = await self._native.ask(kind, request, exchange)
         except ClientDisconnect:
@@ -169,7 +178,7 @@ class _Routes:
         return self._ended(response, request, exchange)
 
     async def verdict(self, request: Request) -> Response:
-        exchange = self._exchange("native")
+        exchange = self._exchange("native", request)
         try:
             response = await self._native.verdict(request, exchange)
         except Exception as error:  # noqa: BLE001 (nothing but an answer leaves here)
@@ -177,7 +186,7 @@ class _Routes:
         return self._ended(response, request, exchange)
 
     async def vendor(self, request: Request) -> Response:
-        exchange = self._exchange("unknown")
+        exchange = self._exchange("unknown", request)
         head = head_of(request)
         wire = self._vendors.wire_for(head)
         try:
@@ -194,8 +203,8 @@ class _Routes:
                 response = response_of(wire.refuse(head, fault, exchange.id))
         return self._ended(response, request, exchange)
 
-    def _exchange(self, vendor: str) -> Exchange:
-        exchange = Exchange(self._gateway)
+    def _exchange(self, vendor: str, request: Request) -> Exchange:
+        exchange = Exchange(self._gateway, request.headers)
         exchange.vendor = vendor
         return exchange
 
@@ -213,10 +222,10 @@ class _Routes:
             )
         else:
             exchange.end(response.status_code, request.url.path)
-        return self._safe(response)
+        return self._safe(response, request)
 
-    def _safe(self, response: Response) -> Response:
-        response.headers.update(self._headers)
+    def _safe(self, response: Response, request: Request) -> Response:
+        response.headers.update(SECURITY if request.scope["scheme"] != "https" else {**SECURITY, **OVER_TLS})
         return response
 
 

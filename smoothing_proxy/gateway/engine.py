@@ -31,7 +31,8 @@ from smoothing_proxy.types import Certificate, Draws, Prediction, Reply, Votes
 
 __all__ = ["Engine", "Kind", "Sampled", "Tell", "fewest_draws", "most_queries"]
 
-Kind = Literal["predict", "certify"]
+Kind = Literal["predict", "certify", "unhardened"]
+"""The last one takes no draw: the classifier is asked about the picture itself, and nothing is proven."""
 
 Tell = Callable[[Votes], None]
 """Told all votes so far, whenever the plan has looked at more of them."""
@@ -144,17 +145,20 @@ class Engine:
         with self._pages.open(picture.id, number, journal, *meters) as page:
             verdict = await self._verdict(picture, kind, smoothing, known.recalled, halt, tell)
             looked_at = [_outcome(page, known, draw) for draw in range(verdict.queries)]
-            clean = None
+            clean: Outcome | None = None
             if clean_when_abstaining and verdict.label is None:
                 await self._sampler.clean(picture, known.recalled, halt)
-                clean = _outcome(page, known, CLEAN).reply
-        errors = tuple(outcome.error for outcome in looked_at if outcome.error is not None)
+                clean = _outcome(page, known, CLEAN)
+        ended = looked_at if clean is None else [*looked_at, clean]
+        errors = tuple(outcome.error for outcome in ended if outcome.error is not None)
         replies = tuple(outcome.reply if outcome.error is None else None for outcome in looked_at)
-        return Sampled(verdict, replies, errors, clean)
+        return Sampled(verdict, replies, errors, None if clean is None else clean.reply)
 
     async def _verdict(
         self, picture: Picture, kind: Kind, smoothing: Smoothing, recalled: Recalled, halt: Halt, tell: Tell
     ) -> Certificate | Prediction:
+        if kind == "unhardened":
+            return Prediction(None, 1.0, smoothing.alpha, Votes())
         if kind == "predict":
             prediction, _ = await self._sampler.run(
                 picture, _watched(predict_plan(smoothing), tell), recalled, halt
@@ -173,6 +177,8 @@ def _outcome(page: Page, known: Recollection, draw: int) -> Outcome:
 
 def most_queries(kind: Kind, smoothing: Smoothing) -> int:
     """The most draws that a verdict can take."""
+    if kind == "unhardened":
+        return 0
     if kind == "certify":
         return most_draws(smoothing)
     return smoothing.n if smoothing.method == "fixed" else smoothing.max_queries
@@ -180,7 +186,9 @@ def most_queries(kind: Kind, smoothing: Smoothing) -> int:
 
 @lru_cache(maxsize=256)
 def fewest_draws(kind: Kind, smoothing: Smoothing) -> int:
-    """The draws that a verdict takes when all agree. Raises ConfigError where no verdict can be had."""
+    """The queries that a verdict takes when all agree. Raises ConfigError where no verdict can be had."""
+    if kind == "unhardened":
+        return 1
     asked = 0
 
     def unanimous(request: Draws) -> Votes:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from smoothing_proxy.gateway.inquiries import Inquiry
 from smoothing_proxy.gateway.jobs import Answered
+from smoothing_proxy.gateway.ports import Caller
 from smoothing_proxy.gateway.service import Gateway
 from smoothing_proxy.gateway.verdicts import Verdict
-from smoothing_proxy.wire.base import Fault, RequestFault
+from smoothing_proxy.types import Cost
+from smoothing_proxy.wire.base import Fault, HttpReply, RequestFault
+from smoothing_proxy.wire.errands import Errand
 
 __all__ = ["Exchange"]
 
@@ -18,9 +22,12 @@ _logger = logging.getLogger("smoothing_proxy.gateway.requests")
 
 
 class Exchange:
-    """Made when a request arrives. id: of the request, as answered and logged. caller: the key's id, "" before."""
+    """Made when a request arrives. id: of the request, as answered and logged. caller: the key's id, "" before.
 
-    def __init__(self, gateway: Gateway) -> None:
+    headers: of the request, names in lower case, for its place in a trace.
+    """
+
+    def __init__(self, gateway: Gateway, headers: Mapping[str, str] = {}) -> None:
         self.id = str(uuid.uuid4())
         self.vendor = "unknown"
         self.caller = ""
@@ -31,6 +38,8 @@ class Exchange:
         self._began = gateway.clock.now()
         self._waited_s = 0.0
         self._answers: Sequence[Answered] = ()
+        self._passed: Cost | None = None
+        self.trace = gateway.traces.request(headers)
 
     def hold(self, size: int) -> None:
         """So many more bytes are in memory until this request ends. Raises RequestFault where that is full."""
@@ -43,13 +52,23 @@ class Exchange:
         """The gateway's answers, and how long they took. Raises RequestFault."""
         asked = self._gateway.clock.now()
         try:
-            with self._gateway.store.admitted(inquiry.caller):
+            with self._gateway.store.admitted(inquiry.caller), self.trace.current():
                 job = self._gateway.take(inquiry)
                 self._answers = await self._gateway.answers(job)
                 self.replayed = job.replayed
         finally:
             self._waited_s = self._gateway.clock.now() - asked
         return self.told(self._answers)
+
+    async def pass_on(self, caller: Caller, errand: Errand) -> HttpReply:
+        """The vendor's own reply to a request that goes to it as it came. Raises RequestFault."""
+        asked = self._gateway.clock.now()
+        try:
+            with self._gateway.store.admitted(caller), self.trace.current():
+                reply, self._passed = await self._gateway.pass_on(caller, errand)
+        finally:
+            self._waited_s = self._gateway.clock.now() - asked
+        return reply
 
     def told(self, answers: Sequence[Answered]) -> Sequence[Answered]:
         """Remember them for the log."""
@@ -61,10 +80,11 @@ class Exchange:
         self._gateway.bodies -= self._held
         self._held = 0
         took_s = self._gateway.clock.now() - self._began
-        outcome = self.fault.fault.value if self.fault else ("answered" if status < 400 else "refused")
+        outcome = self._outcome(status)
         self._gateway.metrics.answered(self.vendor, outcome, took_s, self._waited_s)
         verdicts = [answer for answer in self._answers if isinstance(answer, Verdict)]
-        said = {
+        queries = 0 if self.replayed else sum(verdict.queries for verdict in verdicts)
+        said: dict[str, Any] = {
             "request_id": self.id,
             "vendor": self.vendor,
             "key": self.caller,
@@ -73,7 +93,17 @@ class Exchange:
             "outcome": outcome,
             "replayed": self.replayed,
             "verdicts": [verdict.id for verdict in verdicts],
-            "queries": 0 if self.replayed else sum(verdict.queries for verdict in verdicts),
+            "queries": queries if self._passed is None else self._passed.queries,
             "seconds": round(took_s, 4),
         }
         _logger.info("request", extra={"said": said})
+        told = ("request_id", "vendor", "key", "path", "status", "outcome", "replayed", "queries")
+        self.trace.note(**{name: said[name] for name in told})
+        self.trace.end(outcome if status >= 500 else "")
+
+    def _outcome(self, status: int) -> str:
+        if self.fault:
+            return self.fault.fault.value
+        if self._passed is not None:
+            return "passed on"
+        return "answered" if status < 400 else "refused"

@@ -9,10 +9,13 @@ from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.gateway.callers import token_caller
 from smoothing_proxy.gateway.exchange import Exchange
 from smoothing_proxy.gateway.inquiries import Inquiry
+from smoothing_proxy.gateway.label_question import labels_in
+from smoothing_proxy.gateway.passage import UNHARDENED
 from smoothing_proxy.gateway.service import Gateway
-from smoothing_proxy.gateway.vendor_front import headers_of, inquiry_name, radius_in, told_to_vendor
+from smoothing_proxy.gateway.vendor_front import RADIUS, headers_of, inquiry_name, radius_in, told_to_vendor
 from smoothing_proxy.serving.google_grpc import METHOD, Call, GrpcServer, required_key, serve_calls
-from smoothing_proxy.wire.base import RequestFault
+from smoothing_proxy.wire.base import NotServedFault, RequestFault
+from smoothing_proxy.wire.errands import google_errand
 from smoothing_proxy.wire.google_proto import parse, question_of, response_of
 
 __all__ = ["serve_google"]
@@ -34,7 +37,7 @@ class _Front:
         self._gateway = gateway
 
     async def answer(self, call: Call) -> bytes:
-        exchange = Exchange(self._gateway)
+        exchange = Exchange(self._gateway, call.metadata)
         exchange.vendor = "google"
         status = 200
         try:
@@ -52,12 +55,21 @@ class _Front:
     async def _answer(self, call: Call, exchange: Exchange) -> bytes:
         caller = await token_caller(self._gateway.store, required_key(call), "google")
         exchange.caller = caller.id
+        exchange.hold(len(call.body))
         message = parse(call.body)
-        question = question_of(message)
+        try:
+            question = question_of(message)
+        except NotServedFault:
+            if not self._gateway.passage.open_to("google", caller) or RADIUS in call.metadata:
+                raise
+            reply = await exchange.pass_on(caller, google_errand(message))
+            await call.tell({"x-request-id": exchange.id, **UNHARDENED})
+            return reply.body
+        wish = self._gateway.wish(caller, radius=radius_in(call.metadata))
         inquiry = Inquiry(
             caller,
             question.images,
-            self._gateway.wish(caller, radius=radius_in(call.metadata)),
+            self._gateway.with_labels(wish, labels_in(call.metadata)),
             hashlib.sha256(b"google gRPC" + call.body).hexdigest(),
             inquiry_name(call.metadata),
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from smoothing_proxy.errors import LedgerError
 from smoothing_proxy.gateway.answers import verdict_of
@@ -153,15 +154,17 @@ class Hardener:
             tell=fan_out.job.tell if number == 0 else _unheard,
             clean_when_abstaining=wish.abstain == "unhardened",
         )
-        verdict = verdict_of(
+        decide = partial(
+            verdict_of,
             sampled,
             picture,
             own.cost.at(fan_out.reservation.price_usd),
             labels=self._engine.timed.labels,
             canonical=self._settings.labels == "canonical",
-            sigma=wish.smoothing.sigma,
+            wish=wish,
             stamp=(uuid.uuid4().hex, sha, self._now().isoformat(timespec="seconds")),
         )
+        verdict = decide() if wish.per_label is None else await asyncio.to_thread(decide)
         await self._remember(fan_out.inquiry, verdict)
         self._metrics.decided(verdict)
         return verdict

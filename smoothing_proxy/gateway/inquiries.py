@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from smoothing_proxy.gateway.engine import Kind
 from smoothing_proxy.gateway.ports import Caller
 from smoothing_proxy.gateway.settings import Abstain
-from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.smoothing.settings import PerLabel, Smoothing
 
 __all__ = ["Inquiry", "Wish", "sha256_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How a request is to be answered."""
+    """How a request is to be answered. per_label: what is to be proven about each label, None for nothing."""
 
     kind: Kind
     smoothing: Smoothing
     abstain: Abstain
+    per_label: PerLabel | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,9 +59,13 @@ class LedgerStore:
         return Reservation(made.id, caller, queries, price_usd)
 
     async def settle(self, reservation: Reservation, cost: Cost) -> None:
-        """See Store. What the draws came to stands in their rows, so that `cost` has nothing to add."""
-        await self._inner.settle(self._made(reservation))
+        """See Store. What draws came to stands in their rows, so that `cost` has nothing to add to them."""
+        await self._inner.settle(self._made(reservation), cost)
         self._open.pop(reservation.id, None)
+
+    async def pass_on(self, reservation: Reservation, operation: str) -> None:
+        """See Store."""
+        await self._inner.pass_on(self._made(reservation), operation)
 
     def journal(self, request_id: str, reservation: Reservation) -> Journal:
         """See Store."""
@@ -128,7 +132,7 @@ class LedgerStore:
         if key is None:
             return None
         self._seen[key.id] = key
-        return Caller(key.id, key.certify, key.target_radius)
+        return Caller(key.id, key.certify, key.target_radius, passthrough=key.passthrough)
 
     def _made(self, reservation: Reservation) -> nouns.Reservation:
         known = self._open.get(reservation.id)

@@ -96,6 +96,9 @@ class MemoryStore:
         if self._promised.pop(reservation.id, None) is not None:
             self._spent[reservation.caller] = self.spent(reservation.caller) + cost.queries + cost.unknown
 
+    async def pass_on(self, reservation: Reservation, operation: str) -> None:
+        """See Store. Only what it comes to is counted."""
+
     def extend(self, reservation: Reservation, queries: int) -> None:
         """Promise more to a request whose sends came to nothing. Raises BudgetExceededError."""
         self._check_room(reservation.caller, queries)

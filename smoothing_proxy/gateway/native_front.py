@@ -18,6 +18,7 @@ from smoothing_proxy.gateway.exchange import Exchange
 from smoothing_proxy.gateway.faults import fault_of
 from smoothing_proxy.gateway.inquiries import Inquiry
 from smoothing_proxy.gateway.jobs import Job
+from smoothing_proxy.gateway.label_question import labels_in
 from smoothing_proxy.gateway.native_request import REQUEST_BYTES, native_token, read_native
 from smoothing_proxy.gateway.requests import body_of, head_of
 from smoothing_proxy.gateway.service import Gateway
@@ -93,14 +94,16 @@ class NativeFront:
         radius = question.target_radius or radius_in(head.headers)
         if kind == "predict" and radius is not None:
             raise RequestFault(Fault.BAD_REQUEST, "target_radius: ask /v1/certify for a radius")
-        wish = self._gateway.wish(caller, radius=radius, kind=kind)
+        asked = labels_in(head.headers) if question.per_label is None else question.per_label
+        wish = self._gateway.with_labels(self._gateway.wish(caller, radius=radius, kind=kind), asked)
         digest = hashlib.sha256(b"native" + question.image).hexdigest()
         return Inquiry(caller, (question.image,), wish, digest, inquiry_name(head.headers))
 
     def _stream(self, inquiry: Inquiry, exchange: Exchange) -> Response:
         with ExitStack() as admitted:
             admitted.enter_context(self._gateway.store.admitted(inquiry.caller))
-            job = self._gateway.take(inquiry)
+            with exchange.trace.current():
+                job = self._gateway.take(inquiry)
             events = self._events(job, exchange, admitted.pop_all())
         return StreamingResponse(events, media_type="text/event-stream", headers=_headers(exchange, {}))
 

@@ -6,12 +6,13 @@ import binascii
 import math
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message
 
+from smoothing_proxy.gateway.label_question import AskedLabels, LabelsQuestion, asked_labels
 from smoothing_proxy.wire.base import Fault, HttpRequest, RequestFault
 from smoothing_proxy.wire.shapes import fault_in
 
@@ -22,7 +23,10 @@ REQUEST_BYTES = 28 * 2**20
 
 
 class PictureRequest(BaseModel):
-    """image: a PNG, JPEG, WebP, BMP, GIF or TIFF file in base64. target_radius: l2, [0, 1] pixel scale."""
+    """image: a PNG, JPEG, WebP, BMP, GIF or TIFF file in base64. target_radius: l2, [0, 1] pixel scale.
+
+    per_label: whether to prove each label's presence, too, and which.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -31,15 +35,22 @@ class PictureRequest(BaseModel):
         float | None,
         Field(gt=0, allow_inf_nan=False, description="The l2 radius to certify, on the [0, 1] pixel scale."),
     ] = None
+    per_label: Annotated[
+        LabelsQuestion | StrictBool | None,
+        Field(
+            description="Prove for each label, too, that it stays present, or absent; by default as configured."
+        ),
+    ] = None
 
 
 class NativeQuestion(BaseModel):
-    """What a native request asks. image: the file. target_radius: None for none."""
+    """What a native request asks. image: the file. target_radius: None for none. per_label: see AskedLabels."""
 
     model_config = ConfigDict(frozen=True)
 
     image: bytes
     target_radius: float | None = None
+    per_label: AskedLabels = None
 
 
 def native_token(head: HttpRequest) -> str:
@@ -74,7 +85,7 @@ def _of_json(body: bytes) -> NativeQuestion:
         raise _bad(fault_in(error)) from None
     except ValueError:
         raise _bad("image: not base64") from None
-    return NativeQuestion(image=image, target_radius=asked.target_radius)
+    return NativeQuestion(image=image, target_radius=asked.target_radius, per_label=asked.per_label)
 
 
 async def _of_form(request: Request, body: bytes) -> NativeQuestion:
@@ -84,10 +95,14 @@ async def _of_form(request: Request, body: bytes) -> NativeQuestion:
     again = Request(request.scope, receive)
     try:
         async with again.form(max_files=1, max_fields=4, max_part_size=IMAGE_BYTES) as form:
-            image, radius = form.get("image"), form.get("target_radius")
+            image = form.get("image")
             if not isinstance(image, UploadFile):
                 raise _bad("the form has to hold the picture as the file `image`")
-            return NativeQuestion(image=await image.read(), target_radius=_number(radius))
+            return NativeQuestion(
+                image=await image.read(),
+                target_radius=_number(form.get("target_radius")),
+                per_label=asked_labels(str(form.get("per_label") or ""), "per_label"),
+            )
     except HTTPException as error:
         raise _bad(f"the form cannot be read: {error.detail}") from None
 

@@ -62,7 +62,11 @@ def _asking(name: str, summary: str) -> dict[str, Any]:
     form = {
         "type": "object",
         "required": ["image"],
-        "properties": {"image": file, "target_radius": {"type": "number", "exclusiveMinimum": 0}},
+        "properties": {
+            "image": file,
+            "target_radius": {"type": "number", "exclusiveMinimum": 0},
+            "per_label": {"type": "string", "description": "true, false, or a LabelsQuestion as JSON."},
+        },
     }
     content = {
         "application/json": {"schema": {"$ref": _SCHEMAS + "PictureRequest"}},
@@ -72,6 +76,7 @@ def _asking(name: str, summary: str) -> dict[str, Any]:
     headers = [
         _header("idempotency-key", "The same request, sent again, gets the same answer."),
         _header("x-smoothing-target-radius", "As target_radius, for bodies that are the picture itself."),
+        _header("x-smoothing-per-label", "As per_label, likewise: true, false, or a LabelsQuestion as JSON."),
     ]
     return {
         "operationId": name,

@@ -17,13 +17,14 @@ __all__ = ["Begun", "Caller", "Recollection", "Reservation", "Store"]
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A virtual key. certify: its answers come with a certificate, whatever it asks for. target_radius: of these;
-    None proves what the gateway's own settings ask for. abstain: None takes the gateway's own.
+    None proves what the gateway's own settings ask for. abstain, passthrough: None takes the gateway's own.
     """
 
     id: str
     certify: bool = False
     target_radius: float | None = None
     abstain: Abstain | None = None
+    passthrough: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,13 @@ class Store(Protocol):
 
     async def reserve(self, caller: str, queries: int, price_usd: float) -> Reservation:
         """Promise so many queries to a request. Raises BudgetExceededError where the key has not as many left."""
+        ...
+
+    async def pass_on(self, reservation: Reservation, operation: str) -> None:
+        """All that is reserved leaves now, in a request that goes to the vendor as it came.
+
+        operation: as the vendor calls it. `settle` is told what it came to.
+        """
         ...
 
     async def settle(self, reservation: Reservation, cost: Cost) -> None:

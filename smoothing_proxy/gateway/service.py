@@ -16,13 +16,18 @@ from smoothing_proxy.gateway.faults import fault_of, told
 from smoothing_proxy.gateway.hardener import Hardener
 from smoothing_proxy.gateway.inquiries import Inquiry, Wish
 from smoothing_proxy.gateway.jobs import Answered, Job, Jobs
+from smoothing_proxy.gateway.label_question import AskedLabels, per_label_of
 from smoothing_proxy.gateway.metrics import Metrics
 from smoothing_proxy.gateway.pages import Meter
+from smoothing_proxy.gateway.passage import Passage
 from smoothing_proxy.gateway.ports import Begun, Caller, Store
 from smoothing_proxy.gateway.settings import GatewaySettings
+from smoothing_proxy.gateway.traces import NoTraces, Traces, of_verdicts
 from smoothing_proxy.smoothing.halt import Interrupted
 from smoothing_proxy.transport.clock import Clock
-from smoothing_proxy.wire.base import Fault, RequestFault
+from smoothing_proxy.types import Cost
+from smoothing_proxy.wire.base import Fault, HttpReply, RequestFault
+from smoothing_proxy.wire.errands import Errand
 
 __all__ = ["SETTLE_S", "Gateway"]
 
@@ -31,6 +36,9 @@ SETTLE_S = 5.0
 
 PASSING = (Fault.INTERNAL, Fault.UNAVAILABLE, Fault.TIMEOUT)
 """Faults after which another attempt may succeed."""
+
+MOST_STEPS = 1e9
+"""Of a target radius; no such one can be proven, and the largest number has none that could be counted."""
 
 LOOK_AGAIN_S = 0.25
 """How often a request that another process answers is looked up."""
@@ -49,6 +57,7 @@ class Gateway:
         clock: Clock,
         metrics: Metrics,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        traces: Traces = NoTraces(),  # noqa: B008 (without state)
     ) -> None:
         self.settings = settings
         self.store = store
@@ -58,7 +67,11 @@ class Gateway:
         self.jobs = Jobs()
         self.bodies = 0  # bytes of the requests that are here
         self.closing = False
+        self.traces = traces
+        backend = engine.timed.backend
+        self.passage = Passage(settings.passthrough, backend, store, metrics, most=settings.max_pending)
         self._smoothing = engine.smoothing
+        self._labels = engine.timed.labels
         self._hardener = Hardener(settings, engine, store, metrics, now)
         metrics.watch(lambda: len(self.jobs), lambda: self._hardener.backlog)
 
@@ -70,17 +83,36 @@ class Gateway:
         abstain = caller.abstain or self.settings.abstain
         radius = caller.target_radius if radius is None else radius
         kind = "certify" if caller.certify else kind
+        if not self.settings.harden:
+            return self._unhardened(radius, kind)
         if radius is None:
             return Wish(kind, self._smoothing, abstain)
         if not (math.isfinite(radius) and radius > 0):
             raise RequestFault(Fault.BAD_REQUEST, "the target radius has to be a number above 0")
         step = self.settings.radius_step
-        rounded = round(math.ceil(radius / step - 1e-9) * step, 9)
+        steps = math.ceil(min(radius / step, MOST_STEPS) - 1e-9)
+        rounded = round(max(1, steps) * step, 9)
         try:
             smoothing = replace(self._smoothing, method="target", target_radius=rounded, target_radii=())
         except ConfigError as error:
             raise RequestFault(Fault.BAD_REQUEST, f"the target radius cannot be proven here: {error}") from None
         return Wish("certify", smoothing, abstain)
+
+    def _unhardened(self, radius: float | None, kind: Kind) -> Wish:
+        if radius is not None or kind == "certify":
+            raise RequestFault(
+                Fault.BAD_REQUEST, "this gateway does not harden at present: it can certify nothing"
+            )
+        return Wish("unhardened", self._smoothing, "unhardened")
+
+    def with_labels(self, wish: Wish, asked: AskedLabels, threshold: float | None = None) -> Wish:
+        """The wish with what is to be proven about each label. threshold: that the request names elsewhere.
+
+        Raises RequestFault (BAD_REQUEST) for what cannot be asked here.
+        """
+        table = self.settings.per_label
+        wanted = per_label_of(asked, table, wish.kind, wish.smoothing, self._labels, threshold=threshold)
+        return replace(wish, per_label=wanted)
 
     def take(self, inquiry: Inquiry) -> Job:
         """Begin to answer, or join who asked the same already.
@@ -105,16 +137,35 @@ class Gateway:
                 Fault.TIMEOUT, "the answer is still being computed; the same request, sent again, will get it"
             ) from None
 
+    async def pass_on(self, caller: Caller, errand: Errand) -> tuple[HttpReply, Cost]:
+        """The vendor's own reply to a request that goes to it as it came, and its cost. Raises RequestFault."""
+        if self.closing:
+            raise fault_of(Interrupted())
+        with self.traces.span("smoothing passthrough") as trace:
+            trace.note(operation=errand.operation)
+            reply, cost = await self.passage.carry(caller, errand)
+            trace.note(queries=cost.queries, unknown=cost.unknown)
+        return reply, cost
+
     async def close(self) -> None:
         """Take nothing more; finish what is under way, or stop it when it takes too long."""
         self.closing = True
-        if await self.jobs.drained(self.settings.drain_s):
+        within_s = self.settings.drain_s
+        done, _ = await asyncio.gather(self.jobs.drained(within_s), self.passage.drained(within_s))
+        if done:
             return
         self._hardener.stop()
         if not await self.jobs.drained(SETTLE_S):
             await self.jobs.cancel()
 
     async def _answers(self, inquiry: Inquiry, job: Job) -> Sequence[Answered]:
+        with self.traces.span("smoothing verdict") as trace:
+            trace.note(key=inquiry.caller.id, kind=inquiry.wish.kind)
+            answers = await self._worked_out(inquiry, job)
+            trace.note(**of_verdicts(answers, replayed=job.replayed))
+            return answers
+
+    async def _worked_out(self, inquiry: Inquiry, job: Job) -> Sequence[Answered]:
         """The work of one job: told again where it was answered before, else done and remembered."""
         try:
             begun = await self._begin(inquiry)

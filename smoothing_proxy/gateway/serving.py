@@ -15,6 +15,7 @@ import uvicorn
 
 from smoothing_proxy.errors import ConfigError, SmoothingProxyError
 from smoothing_proxy.gateway.app import make_app
+from smoothing_proxy.gateway.connections import connections
 from smoothing_proxy.gateway.service import SETTLE_S, Gateway
 from smoothing_proxy.wire.base import Wire
 
@@ -99,6 +100,8 @@ def _config(gateway: Gateway, wires: Sequence[Wire]) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # whom to trust is said by our own settings, not by uvicorn's
+        http=connections(settings.body_timeout_s),  # type: ignore[arg-type]  # it makes such a class
         lifespan="on",
         loop="none",
         ws="none",

@@ -5,15 +5,16 @@ The configuration of a run (smoothing, backend, denoiser, labels, encoding, tran
     [gateway]                        # host, port, grpc_port, abstain, deadline_s, ...
     [[keys]]                         # id, secret_env, limit_queries, target_radius, abstain, vendors
     [store]                          # or keys, budgets and verdicts in a database: see ledger.gateway.settings
+    [telemetry]                      # endpoint, for traces
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, IPvAnyNetwork, model_validator
 
 from smoothing_proxy.config import ProxyConfig
 from smoothing_proxy.errors import ConfigError
@@ -26,6 +27,9 @@ __all__ = [
     "GatewayConfig",
     "GatewaySettings",
     "KeySettings",
+    "PassthroughTable",
+    "PerLabelTable",
+    "TelemetryTable",
     "Vendor",
     "read_gateway_config",
 ]
@@ -39,10 +43,53 @@ Abstain: TypeAlias = Literal["empty", "error", "unhardened"]
 fault, or what the classifier says about the picture itself, marked as such."""
 
 
+class PerLabelTable(Settings):
+    """Proofs about each label of an answer, made of the draws that it was made of: see gateway.label_proving.
+
+    always: for every request; else for those that ask. threshold: the confidence from which on a label counts as
+    present, where the request names none. watched: labels that are tested whatever the draws say. most: claims
+    that are tested at most. confidence_radius: l2, within which median confidences are bounded; None takes the
+    request's target radius, or half of sigma where it has none.
+    """
+
+    always: bool = False
+    threshold: float = Field(default=0.5, gt=0, le=1, allow_inf_nan=False)
+    watched: tuple[str, ...] = ()
+    most: int = Field(default=10, ge=1, le=100)
+    confidence_radius: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class PassthroughTable(Settings):
+    """What cannot be hardened goes to the vendor as it is, where the classifier behind is that very vendor.
+
+    enabled: for keys that do not say otherwise. operations: names of the only ones, as the vendor has them; () for
+    those that look at a picture and keep nothing (wire.errands.USUAL). references: also for pictures in buckets or
+    at addresses, which the vendor fetches with the rights of this gateway's own account.
+    """
+
+    enabled: bool = False
+    operations: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9:./_-]{1,100}$")], ...] = ()
+    references: bool = False
+
+
+class TelemetryTable(Settings):
+    """Traces by OTLP over HTTP. endpoint: as in "http://127.0.0.1:4318", "" for that of the OTEL_ variables.
+
+    service_name: "" for OTEL_SERVICE_NAME, else smoothing-proxy. sample_ratio: of the requests that come without a
+    decision of their own (traceparent); None for all, or what OTEL_TRACES_SAMPLER says.
+    """
+
+    endpoint: str = Field(default="", pattern=r"^(https?://[^\s/?#@]+[^\s?#@]*)?$")
+    service_name: str = ""
+    sample_ratio: float | None = Field(default=None, ge=0, le=1)
+
+
 class GatewaySettings(Settings):
     """host, port: of HTTP, 0 for a free port. grpc_port: of Google's gRPC; None leaves it out.
 
     tls_cert, tls_key: PEM files for both ports, both or neither. vendors: whose formats are answered.
+    harden: false asks about each picture once, as it is: no noise, no denoiser, every answer marked as unhardened,
+        and no certificate is given. To see routes, keys and speed before copies are paid for.
     abstain: see Abstain. labels: a reply carries the classifier's "own" labels, or the "canonical" ones that the
         label map makes of them (for clients who ask for a closed list of labels).
     deadline_s: what cannot be answered so soon is refused at once; boto3 gives up after 60. drain_s: for the work
@@ -53,6 +100,9 @@ class GatewaySettings(Settings):
     bodies_bytes: of all requests that are here at the same time; further ones are told to come back.
     pictures_at_once: unpacked in memory, of all requests; further ones wait. pixels, side_px: of the largest one.
     radius_step: target radii are rounded up to multiples of it, since each needs a boundary of its own.
+    trusted_proxies: networks (CIDR) of the reverse proxies whose X-Forwarded-Host and -Proto are believed.
+    passthrough: see PassthroughTable.
+    per_label: see PerLabelTable.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +111,7 @@ class GatewaySettings(Settings):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     vendors: tuple[Vendor, ...] = VENDORS
+    harden: bool = True
     abstain: Abstain = "empty"
     labels: Literal["own", "canonical"] = "own"
     deadline_s: float = Field(default=55.0, gt=0, le=3_600)
@@ -74,6 +125,9 @@ class GatewaySettings(Settings):
     pixels: int = Field(default=25_000_000, ge=1, le=89_478_485)
     side_px: int = Field(default=16_384, ge=1)
     radius_step: float = Field(default=0.05, gt=0, le=1)
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    passthrough: PassthroughTable = PassthroughTable()
+    per_label: PerLabelTable = PerLabelTable()
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> GatewaySettings:
@@ -86,7 +140,7 @@ class KeySettings(Settings):
     """A virtual key. id: as an AWS access key id. secret_env: the variable that holds its secret.
 
     limit_queries: that it may spend, None for any number. certify, target_radius: for all its requests.
-    abstain: in place of the gateway's. vendors: that it may use.
+    abstain, passthrough: in place of the gateway's. vendors: that it may use.
     """
 
     id: str = Field(pattern=r"^[A-Za-z0-9_.-]{3,64}$")
@@ -95,6 +149,7 @@ class KeySettings(Settings):
     certify: bool = False
     target_radius: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     abstain: Abstain | None = None
+    passthrough: bool | None = None
     vendors: tuple[Vendor, ...] = VENDORS
 
     def secret(self, environ: Mapping[str, str]) -> str:
@@ -117,6 +172,7 @@ class GatewayConfig(ProxyConfig):
     gateway: GatewaySettings = GatewaySettings()
     keys: tuple[KeySettings, ...] = ()
     store: StoreTable | None = None
+    telemetry: TelemetryTable = TelemetryTable()
 
     @model_validator(mode="after")
     def _distinct_keys(self) -> GatewayConfig:

@@ -11,18 +11,32 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
+from smoothing_proxy.errors import MalformedReplyError
 from smoothing_proxy.gateway.callers import caller_by_headers, check_signature
 from smoothing_proxy.gateway.exchange import Exchange
+from smoothing_proxy.gateway.faults import told
 from smoothing_proxy.gateway.inquiries import Inquiry
 from smoothing_proxy.gateway.jobs import Answered
+from smoothing_proxy.gateway.label_question import labels_in
+from smoothing_proxy.gateway.passage import UNHARDENED
+from smoothing_proxy.gateway.ports import Caller
 from smoothing_proxy.gateway.requests import body_of, response_of
 from smoothing_proxy.gateway.service import Gateway
 from smoothing_proxy.gateway.settings import Abstain
 from smoothing_proxy.gateway.verdicts import Verdict, proof_headers
 from smoothing_proxy.types import Reply
-from smoothing_proxy.wire.base import Fault, HttpReply, HttpRequest, Question, RequestFault, Wire
+from smoothing_proxy.wire.base import (
+    Fault,
+    HttpReply,
+    HttpRequest,
+    NotServedFault,
+    Question,
+    RequestFault,
+    Wire,
+)
+from smoothing_proxy.wire.errands import errand_of, reply_to
 
-__all__ = ["VendorFront", "headers_of", "inquiry_name", "radius_in", "told_to_vendor"]
+__all__ = ["RADIUS", "VendorFront", "headers_of", "inquiry_name", "radius_in", "told_to_vendor"]
 
 NAMES = ("amz-sdk-invocation-id", "x-ms-client-request-id", "idempotency-key", "x-stainless-idempotency-key")
 """Headers by which a request that is sent again says that it is the same one."""
@@ -53,11 +67,15 @@ class VendorFront:
             body = await body_of(request, most, self._gateway.settings.body_timeout_s, exchange.hold)
             received = replace(head, body=body)
             await check_signature(self._gateway.store, wire, caller, received, self._gateway.now())
-            question = self._question(wire, received)
+            try:
+                question = self._question(wire, received)
+            except NotServedFault as fault:
+                return response_of(await self._passed(wire, received, caller, exchange, fault))
+            wish = self._gateway.wish(caller, radius=radius_in(head.headers))
             inquiry = Inquiry(
                 caller,
                 question.images,
-                self._gateway.wish(caller, radius=radius_in(head.headers)),
+                self._gateway.with_labels(wish, labels_in(head.headers), question.min_confidence),
                 _digest(wire, received),
                 inquiry_name(head.headers),
             )
@@ -65,9 +83,22 @@ class VendorFront:
         except RequestFault as fault:
             exchange.fault = fault
             return response_of(wire.refuse(received, fault, exchange.id), fault)
-        told = [told_to_vendor(one, inquiry.wish.abstain, question) for one in answers]
-        reply = wire.write(received, question, told, exchange.id)
+        written = [told_to_vendor(one, inquiry.wish.abstain, question) for one in answers]
+        reply = wire.write(received, question, written, exchange.id)
         return response_of(HttpReply(reply.status, {**reply.headers, **headers_of(answers, exchange)}, reply.body))
+
+    async def _passed(
+        self, wire: Wire, request: HttpRequest, caller: Caller, exchange: Exchange, fault: NotServedFault
+    ) -> HttpReply:
+        """The vendor's own reply to what cannot be hardened. Raises `fault` where that is not allowed."""
+        if not self._gateway.passage.open_to(wire.name, caller) or RADIUS in request.headers:
+            raise fault
+        reply = await exchange.pass_on(caller, errand_of(wire.name, request))
+        try:
+            answer = reply_to(wire.name, request, reply)
+        except MalformedReplyError as error:
+            raise told(error) from error
+        return replace(answer, headers={**answer.headers, "x-request-id": exchange.id, **UNHARDENED})
 
     def _question(self, wire: Wire, request: HttpRequest) -> Question:
         question = wire.read(request)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from smoothing_proxy.gateway.label_proofs import LabelProofs
 from smoothing_proxy.stats.rounding import rounded_down
 from smoothing_proxy.types import Reply, ScoredLabel
 
@@ -50,6 +51,7 @@ class Verdict(_Document):
     radius, input_radius: l2, [0, 1] pixel scale, at working_size and at input_size ((height, width) in px); 0.0
     where nothing is certified. p_lower: of CERTIFY, p_value: of PREDICT. alpha: the error's probability.
     copies: draws that the verdict looked at. votes: of them, failed ones apart.
+    per_label: what is proven about each label, where that was asked.
     queries, unknown: that it cost, and that may have been billed besides. usd: for both.
     """
 
@@ -67,6 +69,7 @@ class Verdict(_Document):
     votes: dict[str, int]
     failed: int = Field(ge=0)
     labels: tuple[LabelStanding, ...] = ()
+    per_label: LabelProofs | None = None
     working_size: tuple[int, int]
     input_size: tuple[int, int]
     model_version: str = ""

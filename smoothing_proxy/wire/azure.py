@@ -25,7 +25,15 @@ from pydantic import Field, ValidationError
 from smoothing_proxy.errors import BackendError, MalformedReplyError
 from smoothing_proxy.images.formats import open_header, sniff
 from smoothing_proxy.types import Reply, ScoredLabel
-from smoothing_proxy.wire.base import Fault, HttpReply, HttpRequest, Limits, Question, RequestFault
+from smoothing_proxy.wire.base import (
+    Fault,
+    HttpReply,
+    HttpRequest,
+    Limits,
+    NotServedFault,
+    Question,
+    RequestFault,
+)
 from smoothing_proxy.wire.shapes import Score, Shape, fault_in
 from smoothing_proxy.wire.statuses import Failure, failure_error, failure_of, harmless
 
@@ -255,29 +263,34 @@ def _bad(message: str) -> NoReturn:
     raise RequestFault(Fault.BAD_REQUEST, message)
 
 
+def _not_served(message: str) -> NoReturn:
+    raise NotServedFault(Fault.BAD_REQUEST, message)
+
+
 def _version(request: HttpRequest) -> Version:
     found = _OPERATIONS.search(request.path)
     if found is None or request.method != "POST":
-        raise RequestFault(Fault.UNKNOWN_OPERATION, "Resource not found: only tagging a picture is served here")
+        message = "Resource not found: only tagging a picture is served here"
+        raise NotServedFault(Fault.UNKNOWN_OPERATION, message)
     return "4.0" if found["modern"] else "3.2"
 
 
 def _check_features(query: Mapping[str, str], version: Version, path: str) -> None:
     if version == "4.0":
+        _check_only_tags(query.get("features", ""), "features")
         if query.get("api-version") != API_VERSION:
             _bad(f"api-version has to be {API_VERSION}")
-        _check_only_tags(query.get("features", ""), "features")
     elif path.rstrip("/").endswith("/analyze"):
         _check_only_tags(query.get("visualFeatures", ""), "visualFeatures")
         if query.get("details"):
-            _bad("details are not served here")
+            _not_served("details are not served here")
     if query.get("language", "en").lower() not in ("en", ""):
-        _bad("language: tags are served in English only; leave it out or send en")
+        _not_served("language: tags are served in English only; leave it out or send en")
 
 
 def _check_only_tags(features: str, key: str) -> None:
     if [feature.strip().lower() for feature in features.split(",")] != ["tags"]:
-        _bad(f"{key} has to be Tags: no other feature is served here")
+        _not_served(f"{key} has to be Tags: no other feature is served here")
 
 
 def _model(query: Mapping[str, str]) -> str:
@@ -290,7 +303,7 @@ def _model(query: Mapping[str, str]) -> str:
 def _check_picture(request: HttpRequest, limits: Limits) -> None:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == "application/json":
-        _bad("pictures are not fetched from a URL here; send the picture's bytes as application/octet-stream")
+        _not_served("pictures are not fetched from a URL; send the picture's bytes as application/octet-stream")
     if media not in ("", "application/octet-stream") and not media.startswith("image/"):
         _bad("the content type has to be application/octet-stream or image/*")
     if not request.body:

@@ -11,7 +11,16 @@ from typing import Protocol
 from smoothing_proxy.images.codec import Format
 from smoothing_proxy.types import Reply
 
-__all__ = ["Fault", "HttpReply", "HttpRequest", "Limits", "Question", "RequestFault", "Wire"]
+__all__ = [
+    "Fault",
+    "HttpReply",
+    "HttpRequest",
+    "Limits",
+    "NotServedFault",
+    "Question",
+    "RequestFault",
+    "Wire",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,10 @@ class RequestFault(Exception):  # noqa: N818 (a vendor's answer, raised where it
         self.fault = fault
         self.message = message
         self.retry_after_s = retry_after_s
+
+
+class NotServedFault(RequestFault):
+    """For something else than labels of pictures that are sent along: the vendor itself may well answer it."""
 
 
 class Wire(Protocol):

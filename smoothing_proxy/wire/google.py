@@ -17,7 +17,7 @@ from smoothing_proxy.types import Reply
 from smoothing_proxy.wire.base import Fault, HttpReply, HttpRequest, Limits, Question, RequestFault
 from smoothing_proxy.wire.google_grpc import Code, code_of, status_of
 
-__all__ = ["GoogleWire"]
+__all__ = ["GoogleWire", "message_in", "reply_in_json"]
 
 JSON = {"content-type": "application/json; charset=UTF-8"}
 
@@ -89,24 +89,19 @@ class GoogleWire:
             raise RequestFault(
                 Fault.BAD_REQUEST, f"Request payload size exceeds the limit: {self.limits.request_bytes} bytes."
             )
-        return google_proto.question_of(_message(request.body))
+        return google_proto.question_of(message_in(request.body))
 
     def write(
         self, request: HttpRequest, question: Question, answers: Sequence[Reply | RequestFault], request_id: str
     ) -> HttpReply:
         """See Wire.write. The request is read once more, since each image has its own number of labels."""
-        from google.protobuf import json_format  # type: ignore[import-untyped, unused-ignore]
-
         from smoothing_proxy.wire import google_proto
 
-        response = google_proto.response_of(_message(request.body), answers)
-        as_numbers = "enum-encoding=int" in request.query.get("$alt", "")
-        body = json_format.MessageToDict(response, use_integers_for_enums=as_numbers)
-        return HttpReply(200, JSON, json.dumps(body).encode())
+        return reply_in_json(request, google_proto.response_of(message_in(request.body), answers))
 
     def refuse(self, request: HttpRequest, fault: RequestFault, request_id: str) -> HttpReply:
         """See Wire.refuse."""
-        from google.protobuf import json_format
+        from google.protobuf import json_format  # type: ignore[import-untyped, unused-ignore]
         from google.rpc import error_details_pb2  # type: ignore[import-untyped, unused-ignore] # noqa: F401 (its types are looked up by name)
 
         # Google's HTTP front does not know other paths, where its gRPC servers do not implement other methods.
@@ -118,7 +113,16 @@ class GoogleWire:
         return HttpReply(_HTTP[code], JSON | delay, json.dumps({"error": error}).encode())
 
 
-def _message(body: bytes) -> Any:
+def reply_in_json(request: HttpRequest, response: Any) -> HttpReply:
+    """A BatchAnnotateImagesResponse as this request wants it written."""
+    from google.protobuf import json_format  # type: ignore[import-untyped, unused-ignore]
+
+    as_numbers = "enum-encoding=int" in request.query.get("$alt", "")
+    body = json_format.MessageToDict(response, use_integers_for_enums=as_numbers)
+    return HttpReply(200, JSON, json.dumps(body).encode())
+
+
+def message_in(body: bytes) -> Any:
     """A JSON body as BatchAnnotateImagesRequest. Raises RequestFault (BAD_REQUEST)."""
     from google.cloud.vision_v1 import types as vision
     from google.protobuf import json_format

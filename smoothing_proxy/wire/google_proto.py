@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped, 
 
 from smoothing_proxy.errors import BackendError, MalformedReplyError
 from smoothing_proxy.types import Reply, ScoredLabel
-from smoothing_proxy.wire.base import Fault, Limits, Question, RequestFault
+from smoothing_proxy.wire.base import Fault, Limits, NotServedFault, Question, RequestFault
 from smoothing_proxy.wire.google_grpc import error_of, status_of
 
 __all__ = [
@@ -154,7 +154,7 @@ def cut(
 
 def _feature(item: Any, where: str) -> Any:
     if len(item.features) != 1 or item.features[0].type_ != _LABELS:
-        raise RequestFault(
+        raise NotServedFault(
             Fault.BAD_REQUEST, f"{where}.features: only a single LABEL_DETECTION is answered by this service."
         )
     feature = item.features[0]
@@ -165,7 +165,7 @@ def _feature(item: Any, where: str) -> Any:
 
 def _picture(image: Any, where: str) -> bytes:
     if image.HasField("source"):
-        raise RequestFault(Fault.BAD_REQUEST, f"{where}.source: pictures must be sent along, as `content`.")
+        raise NotServedFault(Fault.BAD_REQUEST, f"{where}.source: pictures must be sent along, as `content`.")
     content = bytes(image.content)
     if not content:
         raise RequestFault(Fault.BAD_REQUEST, f"{where}: Request must specify image and features.")

@@ -15,6 +15,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.backends.scripted import ScriptedBackend
+from smoothing_proxy.denoisers.base import Denoiser
 from smoothing_proxy.denoisers.identity import Identity
 from smoothing_proxy.gateway.app import every_wire, make_gateway
 from smoothing_proxy.gateway.memory_store import MemoryKey, MemoryStore
@@ -22,6 +23,7 @@ from smoothing_proxy.gateway.ports import Caller
 from smoothing_proxy.gateway.service import Gateway
 from smoothing_proxy.gateway.serving import Address, listening
 from smoothing_proxy.gateway.settings import GatewaySettings
+from smoothing_proxy.gateway.traces import NoTraces, Traces
 from smoothing_proxy.images.codec import Encoding, encode
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.settings import Smoothing
@@ -32,6 +34,7 @@ KEY_ID = "AKIATESTKEY"
 SECRET = "a-secret-of-a-test-key"
 OTHER = "a-secret-of-another-key"
 POOR = "a-secret-of-a-poor-key"
+PASSING_ID, PASSING = "PASSINGKEY", "a-secret-of-a-passing-key"
 
 T = TypeVar("T")
 
@@ -87,6 +90,7 @@ def keys() -> list[MemoryKey]:
         MemoryKey(Caller(KEY_ID), SECRET),
         MemoryKey(Caller("OTHERKEY", target_radius=0.1, abstain="error"), OTHER),
         MemoryKey(Caller("POORKEY"), POOR, vendors=("native", "aws", "openai"), limit_queries=130),
+        MemoryKey(Caller(PASSING_ID, passthrough=True), PASSING, limit_queries=3),
     ]
 
 
@@ -99,17 +103,19 @@ def serving(
     *,
     smoothing: Smoothing = SMOOTHING,
     labels: LabelMap | None = None,
+    denoiser: Denoiser | None = None,
     transport: TransportSettings | None = None,
+    traces: Traces = NoTraces(),  # noqa: B008 (without state)
     **settings: Any,
 ) -> Iterator[There]:
     """A gateway before this backend (by default one that always sees a dog), until the block ends."""
     backend = backend or ScriptedBackend(DOG, batch_size=8)
-    classifier = BaseClassifier(backend, Identity(), sigma=smoothing.sigma, labels=labels)
+    classifier = BaseClassifier(backend, denoiser or Identity(), sigma=smoothing.sigma, labels=labels)
     spoken = settings.pop("labels_spoken", "own")
     chosen = GatewaySettings(**{"port": 0, "grpc_port": 0, "drain_s": 2.0, "labels": spoken, **settings})
     store = MemoryStore(keys, cache_s=chosen.verdict_ttl_s, replay_s=chosen.replay_ttl_s)
     with start_blocking_portal() as portal:
-        gateway = portal.call(_made, chosen, classifier, smoothing, store, transport)
+        gateway = portal.call(_made, chosen, classifier, smoothing, store, transport, traces)
         with (
             httpx.Client(timeout=20.0) as client,
             portal.wrap_async_context_manager(listening(gateway, every_wire())) as address,
@@ -124,8 +130,9 @@ async def _made(
     smoothing: Smoothing,
     store: MemoryStore,
     transport: TransportSettings | None,
+    traces: Traces,
 ) -> Gateway:
-    return make_gateway(settings, classifier, smoothing, store, transport=transport)
+    return make_gateway(settings, classifier, smoothing, store, transport=transport, traces=traces)
 
 
 def proof(headers: Mapping[str, str]) -> dict[str, str]:

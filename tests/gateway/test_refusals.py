@@ -201,10 +201,15 @@ def test_an_address_of_nobody_is_not_found(there: There, path: str, method: str)
     assert reply.status_code == 404
 
 
-@pytest.mark.parametrize("radius", ["x", "-1", "nan", "inf", "99", "1e-400"])
+@pytest.mark.parametrize("radius", ["x", "-1", "nan", "inf", "99", "1e-400", "1.7976931348623157e308"])
 def test_a_radius_that_cannot_be_had_is_the_clients_fault(there: There, radius: str) -> None:
     reply = there.ask("/v1/certify", headers={"x-smoothing-target-radius": radius})
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request")
+
+
+def test_a_radius_that_is_next_to_nothing_is_rounded_up_to_one_step(there: There) -> None:
+    reply = there.ask("/v1/certify", headers={"x-smoothing-target-radius": "1e-320"})
+    assert (reply.status_code, reply.json()["radius"]) == (200, 0.05)
 
 
 def test_no_log_line_holds_a_picture_or_a_secret(there: There, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,7 +45,7 @@ ENVIRON = {"KEY_OF_one": "the-first-secret-of-all", "KEY_OF_two": "the-second-se
 
 
 @contextmanager
-def served(config: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(config: Path, within_s: float = 30.0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The gateway as a user starts it: its address, and its process, which is gone at the end."""
     ready = config.with_suffix(".ready.json")
     command = [
@@ -62,7 +62,7 @@ def served(config: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         command, env=os.environ | ENVIRON, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + within_s
         while not ready.exists():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
@@ -164,7 +164,9 @@ def test_both_ports_speak_tls(tmp_path: Path) -> None:
     with serving(tls_cert=cert, tls_key=key) as there:
         context = ssl.create_default_context(cafile=str(cert))
         headers = {"x-api-key": SECRET, "content-type": "image/png"}
-        reply = httpx.post(f"{there.url}/v1/predict", content=picture(), headers=headers, verify=context)
+        reply = httpx.post(
+            f"{there.url}/v1/predict", content=picture(), headers=headers, verify=context, timeout=20
+        )
         credentials = grpc.ssl_channel_credentials(cert.read_bytes())
         with grpc.secure_channel(f"127.0.0.1:{there.address.grpc_port}", credentials) as channel:
             labels = _labels(there, channel)

@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, insert, literal, select, union_all, update
 
 from smoothing_proxy.errors import BudgetExceededError, LedgerError
+from smoothing_proxy.ledger.gateway import passes
 from smoothing_proxy.ledger.gateway.database import UndoError, upsert
 from smoothing_proxy.ledger.gateway.nouns import Budget, Period, Reservation, Spend
 from smoothing_proxy.ledger.gateway.schema import days, draws, keys, master, reservations
@@ -139,6 +140,8 @@ def close(connection: Connection, reservation_id: str, *, now: float, plain: Cos
         .where(draws.c.reservation_id == reservation_id, draws.c.status == "sent")
         .values(status="withdrawn", unknown=draws.c.unknown + 1)
     )
+    if row.plain:
+        passes.end(connection, reservation_id, plain, now)
     calls, used = _final(row, plain)
     connection.execute(update(reservations).where(where).values(open=False, calls=calls, used=used, closed_at=now))
     connection.execute(

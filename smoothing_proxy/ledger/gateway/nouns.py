@@ -84,13 +84,15 @@ class KeyTerms(Budget):
 
     requests_per_minute, parallel: pictures or batches of them as a client sends them, >= 1.
     certify: answers come with a certificate, whatever is asked for. target_radius: of these, l2, > 0; None proves
-    as much as the gateway's own settings ask for.
+    as much as the gateway's own settings ask for. passthrough: whether what cannot be hardened goes to the vendor
+    as it is; None leaves that to the gateway.
     """
 
     requests_per_minute: int | None = None
     parallel: int | None = None
     certify: bool = False
     target_radius: float | None = None
+    passthrough: bool | None = None
 
     def __post_init__(self) -> None:
         Budget.__post_init__(self)

@@ -39,6 +39,7 @@ __all__ = [
     "keys",
     "master",
     "migrate",
+    "passes",
     "pictures",
     "replicas",
     "requests",
@@ -77,6 +78,7 @@ keys = Table(
     Column("parallel", Integer),
     Column("certify", Boolean, nullable=False),
     Column("target_radius", Double),
+    Column("passthrough", Boolean),
     Column("disabled", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
 )
@@ -171,6 +173,21 @@ draws = Table(
 )
 Index("gateway_draws_in_flight", draws.c.reservation_id, draws.c.status)
 
+# One row per request that goes to the vendor as it came, written before it is sent, under the id of its
+# reservation. units: that the vendor bills. state: sent | answered | refused (which costs nothing) | unknown.
+passes = Table(
+    "gateway_passes",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("key_id", String(20), nullable=False),
+    Column("operation", String(200), nullable=False),
+    Column("units", BigInteger, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("sent_at", Double, nullable=False, index=True),
+    Column("ended_at", Double),
+)
+Index("gateway_passes_of_key", passes.c.key_id, passes.c.sent_at)
+
 # On one picture under some settings. verdict: JSON. expires_at: until then it answers later requests too.
 verdicts = Table(
     "gateway_verdicts",
@@ -197,7 +214,14 @@ def _create(connection: Connection) -> None:
     metadata.create_all(connection)
 
 
-migrations: list[Callable[[Connection], None]] = [_create]
+def _passes(connection: Connection) -> None:
+    """What is passed on, and for whom. A new store has it from its first migration."""
+    metadata.create_all(connection)
+    if "passthrough" not in {column["name"] for column in inspect(connection).get_columns(keys.name)}:
+        connection.execute(text(f"ALTER TABLE {keys.name} ADD COLUMN passthrough BOOLEAN"))
+
+
+migrations: list[Callable[[Connection], None]] = [_create, _passes]
 
 _LOCK = 0x5350_4757  # any number that only this package takes
 

@@ -30,7 +30,7 @@ import anyio.to_thread
 from sqlalchemy import Connection, insert, select
 
 from smoothing_proxy.errors import ConfigError, LedgerError
-from smoothing_proxy.ledger.gateway import money, pictures, replicas, requests
+from smoothing_proxy.ledger.gateway import money, passes, pictures, replicas, requests
 from smoothing_proxy.ledger.gateway.database import Database, upsert
 from smoothing_proxy.ledger.gateway.journal import RequestJournal
 from smoothing_proxy.ledger.gateway.key_ring import KeyRing
@@ -147,11 +147,24 @@ class GatewayStore(KeyRing):
             except money.ShortError:
                 await self._extend(reservation, queries)
 
+    async def pass_on(self, reservation: Reservation, operation: str) -> None:
+        """Before a request that goes to the vendor as it came, with all that is reserved; it has its own row.
+
+        operation: as the vendor calls it. `settle` is told what it came to.
+        """
+        now = self._clock()
+
+        def work(connection: Connection) -> None:
+            money.charge(connection, reservation.id, reservation.queries, plain=True)
+            passes.begin(connection, reservation, operation, now)
+
+        await self._database.append(work)
+
     async def settle(self, reservation: Reservation, cost: Cost | None = None) -> Cost:
         """Release what was not used, and return what was charged. Settling twice changes nothing.
 
-        cost: what the sends of `charge` came to, in queries; None takes all of them for unknown. Sends that a
-        journal knows of are charged as it tells, whatever `cost` says.
+        cost: what the sends of `charge` and `pass_on` came to, in queries; None takes all of them for unknown.
+        Sends that a journal knows of are charged as it tells, whatever `cost` says.
         """
         now = self._clock()
         return await self._database.write(
@@ -282,6 +295,7 @@ class GatewayStore(KeyRing):
         """
         before, purged = now - self.settings.keep_s, 0
         await self._database.write(lambda connection: pictures.purge(connection, now, before))
+        await self._database.write(lambda connection: passes.purge(connection, before))
         while True:
             some = await self._database.write(lambda connection: requests.purge(connection, before))
             purged += some

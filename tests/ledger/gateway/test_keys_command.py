@@ -61,6 +61,18 @@ def test_a_key_is_made_listed_changed_rotated_and_disabled(keys: Invoke, address
     assert anyio.run(proves, rotated["secret"])
 
 
+def test_a_limit_can_be_taken_away_again(keys: Invoke) -> None:
+    limits = ["--calls-limit", "1000", "--requests-per-minute", "60", "--parallel", "2", "--no-passthrough"]
+    made(keys, "ann", "--vendor", "google", *limits)
+    without = ["--no-limit", "requests-per-minute", "--no-limit", "passthrough", "--parallel", "3"]
+    changed = json.loads(keys("update", "ann", *without, "--json").stdout)
+    found = {name: changed[name] for name in ("calls_limit", "requests_per_minute", "parallel", "passthrough")}
+    assert found == {"calls_limit": 1000, "requests_per_minute": None, "parallel": 3, "passthrough": None}
+    refused = keys("update", "ann", "--no-limit", "parallel", "--parallel", "4")
+    assert (refused.exit_code, "set by another option" in refused.output) == (2, True)
+    assert json.loads(keys("list", "--json").stdout) == [changed]
+
+
 def test_a_secret_is_printed_when_it_is_made_and_never_again(keys: Invoke) -> None:
     secret = made(keys, "ann", "--vendor", "aws")["secret"]
     shown = keys("create", "bob", "--vendor", "aws").output

@@ -1,0 +1,99 @@
+"""uvicorn's HTTP connections, with an end to each wait: for clients that say nothing, too little or half."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["HEAD_BYTES", "connections"]
+
+HEAD_BYTES = 2**16
+"""Of a request line and headers; httptools itself would take any number."""
+
+_UPGRADE = re.compile(rb"(?<=\r\n)upgrade:[^\r\n]*\r\n", re.IGNORECASE)
+
+
+def connections(head_timeout_s: float) -> Callable[..., asyncio.Protocol]:
+    """What uvicorn takes as `http`. head_timeout_s: for a request line and headers to arrive."""
+    return partial(_Connection, head_timeout_s)
+
+
+class _Connection(HttpToolsProtocol):
+    """uvicorn itself waits for ever for the first request, and for one that has begun.
+
+    A client that has sent a whole request may close its sending half, and still gets the answer. One that would
+    rather speak HTTP/2 or WebSocket (Java's own client, curl --http2) is answered as if it had not said so, where
+    uvicorn would lose its body (RFC 9110, 7.8: a server may ignore it).
+    """
+
+    def __init__(self, head_timeout_s: float, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._head_timeout_s = head_timeout_s
+        self._waiting: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.Protocol."""
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._under_way:
+            super().data_received(data)
+            return
+        self._head_bytes += len(data)
+        super().data_received(_without_upgrade(data))
+        if self._under_way or self.transport.is_closing():
+            return
+        if self._head_bytes > HEAD_BYTES:
+            self.send_400_response(f"The head of the request is larger than the {HEAD_BYTES} bytes allowed.")
+        elif self._waiting is None:
+            self._wait_for_head()
+
+    def on_headers_complete(self) -> None:
+        """See HttpToolsProtocol."""
+        self._wait_no_more()
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Whether the connection stays open for an answer; TLS has no halves."""
+        whole = self._under_way and not self.cycle.more_body and self.scheme != "https"
+        if whole:
+            self.cycle.keep_alive = False
+        return whole
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    @property
+    def _under_way(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _wait_for_head(self) -> None:
+        self._waiting = self.loop.call_later(self._head_timeout_s, self._late)
+
+    def _wait_no_more(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _late(self) -> None:
+        if not self.transport.is_closing():
+            self.send_400_response(f"The request did not arrive within {self._head_timeout_s:g} s.")
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """What begins with a whole head, without its wish for another protocol."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"", head + b"\r\n") + b"\r\n" + rest if end else data

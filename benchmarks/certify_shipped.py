@@ -6,8 +6,8 @@
 
 cifar10: CIFAR-10 test JPEGs, evenly spread, correct by their label; a ladder of target radii with at most --n
 draws each, or the procedure of Cohen et al. with --method fixed. natural: the hundred photographs that no training
-saw, in front of an untouched 8-bit MobileNetV2, correct where its own clean answer is repeated; n0 = 20, n = 100 and
-fixed. Finished pictures are kept under --out. Writes benchmarks/results/shipped.json.
+saw, in front of an untouched 8-bit MobileNetV2, correct where its own clean answer is repeated; n0 = 20, n = 100
+and fixed. Finished pictures are kept under --out. Writes benchmarks/results/shipped.json.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ throttled as soon as the rate is above the limit at all.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +49,14 @@ TOO_SOON = 0.1
 """The part of a return within which another throttle shows that the last decrease was not enough."""
 
 
+LATELY, RARE = 40, 3
+"""Throttles are rare while there are at most so many among the latest sends. Rare ones far below a rate that was kept
+up before are not the rate's doing (somebody else's bursts on the account, say), and a slower one would not end them.
+"""
+
+FAR_BELOW = 0.5
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """Leave to send `count` items. at: when (the clock's seconds). waited: whether the rate held it back."""
@@ -70,6 +79,8 @@ class RateLimiter:
         self._decrease = 0.0
         self._returned = 1.0
         self._throttles = 0
+        self._kept_up = 0.0
+        self._lately: deque[bool] = deque(maxlen=LATELY)
         self._cut_at = -math.inf
         self._free_at = -math.inf
         self._turn = anyio.Lock(fast_acquire=True)
@@ -96,12 +107,15 @@ class RateLimiter:
 
     def answered(self, ticket: Ticket) -> None:
         """The vendor took this send: the rate may grow, if it was the rate that held the send back."""
+        self._lately.append(False)
         if not ticket.waited or ticket.at <= self._cut_at:
             return
         if self._ceiling is None:
             self._rate *= 2 ** (ticket.count / max(DOUBLING_SENDS, DOUBLING_S * self._rate))
         else:
             self._returned += ticket.count / self._return_sends()
+            if self._returned >= 1:
+                self._kept_up = max(self._kept_up, self._rate)
             self._rate = min(self._top, self._ceiling * self._along_the_return())
 
     def throttled(self, ticket: Ticket, retry_after: float = 0.0) -> None:
@@ -113,6 +127,13 @@ class RateLimiter:
             self._throttles += 1
             return
         now = self._clock.now()
+        self._lately.append(True)
+        if sum(self._lately) > RARE or self._ceiling is None:
+            self._kept_up = self._rate / 2  # where the search came from
+        elif self._rate <= FAR_BELOW * self._kept_up:
+            self._ceiling = None
+            self._free_at = max(self._free_at, now + min(retry_after, self._settings.retry_after_max_s))
+            return
         self._decrease = self._next_decrease()
         self._ceiling = self._rate
         self._rate = max(self._settings.min_per_s, self._rate * (1 - self._decrease))

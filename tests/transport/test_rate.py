@@ -63,6 +63,25 @@ def test_a_limit_below_the_known_one_is_found_and_the_known_one_is_never_passed(
     assert max(rate for _, rate in log.rates) <= 50.0
 
 
+def test_rare_throttles_that_no_rate_would_end_do_not_bring_it_to_a_halt() -> None:
+    """Somebody else's bursts on the same account, for instance."""
+    dice = random.Random(5)
+
+    class Moody(Vendor):
+        def accepts(self, at: float, count: int) -> bool:
+            return super().accepts(at, count) and dice.random() > 1 / 85
+
+    log = simulate(Moody([(0.0, 50.0)], 1.0), TransportSettings(), seconds=1500.0)
+    assert log.used(SETTLED_S, 1500.0, 50.0) >= 0.2
+    assert log.used(1300.0, 1500.0, 50.0) >= 0.2
+
+
+def test_a_limit_that_falls_to_a_tenth_is_followed_in_spite_of_what_was_kept_up_before() -> None:
+    log = simulate(Vendor([(0.0, 100.0), (100.0, 10.0)], 1.0), TransportSettings(), seconds=400.0)
+    assert log.used(150.0, 400.0, 10.0) >= 0.95
+    assert log.throttles(150.0, 400.0) < 0.01
+
+
 def test_the_rate_does_not_grow_while_there_is_no_demand_for_it() -> None:
     log = simulate(Vendor([(0.0, 50.0)], 1.0), TransportSettings(), seconds=300.0, in_flight=1, pause_s=1.0)
     assert {rate for _, rate in log.rates} == {5.0}

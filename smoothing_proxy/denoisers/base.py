@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Denoiser"]
+__all__ = ["Denoiser", "FixedBatches"]
 
 
 @runtime_checkable
@@ -42,4 +42,13 @@ class Denoiser(Protocol):
 
         sigma: the noise's standard deviation on the [0, 1] pixel scale. Returns float32 [n, h, w, 3], unclipped.
         """
+        ...
+
+
+@runtime_checkable
+class FixedBatches(Protocol):
+    """A denoiser that computes as long for a few pictures as for several."""
+
+    def rows(self, height: int, width: int) -> int:
+        """Pictures of this size that it computes at a time, >= 1, filled up where there are fewer."""
         ...

@@ -18,24 +18,31 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.progress import track
 
+from denoiser_training.batches import to_unit
+from denoiser_training.certify import answers
 from denoiser_training.config import SurrogateSettings
 from denoiser_training.data import load_pictures
 from denoiser_training.data_settings import DataSettings
-from denoiser_training.surrogates import load_surrogate
+from denoiser_training.surrogates import Surrogate, load_surrogate
 from smoothing_proxy import Certificate, SmoothedClassifier, Smoothing, backend, denoiser
-from smoothing_proxy.backends.base import Backend
-from smoothing_proxy.backends.local.torch_module import module_backend
+from smoothing_proxy.denoisers.base import Denoiser
+from smoothing_proxy.images.codec import quantise
+from smoothing_proxy.images.noise import new_entropy, noisy_batch, pixels_to_grid
 from smoothing_proxy.runs.manifest import software_versions
+from smoothing_proxy.smoothing.drive import replay
+from smoothing_proxy.smoothing.plan import certify_plan
 from smoothing_proxy.stats.curves import Judged, abstention_rate, certified_accuracy
+from smoothing_proxy.types import Draws, Votes
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "shipped.json"
@@ -50,10 +57,15 @@ Picture = npt.NDArray[np.uint8] | Path
 
 @dataclass(frozen=True)
 class Case:
-    """One row. pictures: name -> (picture, its right label or None for the classifier's own clean answer)."""
+    """One row. pictures: name -> (picture, its right label or None for the classifier's own clean answer).
+
+    certify: a picture to its certificate; classify: to the classifier's own clean answer.
+    """
 
     title: str
-    classifier: Backend
+    classifier: str
+    certify: Callable[[Any], Certificate]
+    classify: Callable[[Any], str | None]
     denoiser: str
     smoothing: Smoothing
     radii: Sequence[float]
@@ -72,14 +84,53 @@ def cifar_pictures(count: int) -> dict[str, tuple[Picture, str | None]]:
     return found
 
 
-def cifar_target(name: str) -> Backend:
+def cifar_target(name: str) -> Surrogate:
     """A network of the shared data by its name, or a classifier's card by its path."""
     if name.endswith(".json"):
         settings = SurrogateSettings(name=Path(name).stem, network="card", weights=Path(name))
     else:
         weights = SHARED / "cifar10-classifiers" / f"{name}.safetensors"
         settings = SurrogateSettings(name=name, network="cifar-resnet", weights=weights)
-    return module_backend(load_surrogate(settings), output="logits")
+    return load_surrogate(settings)
+
+
+@dataclass
+class Stream:
+    """One picture's draws as the sampler makes them (exact noise, denoiser, eight bits), in whole batches.
+
+    A plan takes of them in their order what it asks for; the rest of a batch is never looked at.
+    """
+
+    network: Surrogate
+    denoiser: Denoiser
+    sigma: float
+    pixels: npt.NDArray[np.uint8]
+    batch: int = 64
+    entropy: bytes = field(default_factory=new_entropy)
+    labels: list[int] = field(default_factory=list)
+    told: int = 0
+
+    def __call__(self, request: Draws) -> Votes:
+        """The next votes."""
+        end = self.told + request.answered
+        while len(self.labels) < end:
+            numbers = range(len(self.labels), len(self.labels) + self.batch)
+            noisy = noisy_batch(pixels_to_grid(self.pixels), self.entropy, numbers, self.sigma)
+            copies = torch.from_numpy(quantise(self.denoiser.denoise(noisy, self.sigma)))
+            self.labels += answers(self.network, to_unit(copies.permute(0, 3, 1, 2))).tolist()
+        given, self.told = self.labels[self.told : end], end
+        return Votes.tally([None if label < 0 else str(label) for label in given])
+
+
+def streamed(network: Surrogate, one: Denoiser, smoothing: Smoothing) -> Callable[[Any], Certificate]:
+    """CERTIFY by the plan that `smoothing` names."""
+
+    def certify(picture: npt.NDArray[np.uint8]) -> Certificate:
+        stream = Stream(network, one, smoothing.sigma, picture)
+        certificate = replay(certify_plan(smoothing), stream)
+        return replace(certificate, cost=replace(certificate.cost, queries=stream.told))
+
+    return certify
 
 
 def photographs(count: int) -> dict[str, tuple[Picture, str | None]]:
@@ -88,11 +139,12 @@ def photographs(count: int) -> dict[str, tuple[Picture, str | None]]:
     return {path.name: (path, None) for path in held_out[:count]}
 
 
-def photo_target() -> Backend:
-    """The 8-bit MobileNetV2."""
+def photo_client(smoothing: Smoothing, name: str) -> SmoothedClassifier:
+    """The library, as a user has it, in front of the 8-bit MobileNetV2."""
     folder = SHARED / "blackbox"
     labels = str(folder / "imagenet_labels.txt")
-    return backend(f"local:{folder / 'mobilenet_v2_1.0_224_quant.tflite'}", labels=labels)
+    target = backend(f"local:{folder / 'mobilenet_v2_1.0_224_quant.tflite'}", labels=labels)
+    return SmoothedClassifier(target, smoothing=smoothing, denoiser=name)
 
 
 def measured(case: Case, kept: Path) -> dict[str, Any]:
@@ -101,16 +153,13 @@ def measured(case: Case, kept: Path) -> dict[str, Any]:
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     rows = {row["picture"]: row for row in map(json.loads, lines)}
     missing = [name for name in case.pictures if name not in rows]
-    with (
-        SmoothedClassifier(case.classifier, smoothing=case.smoothing, denoiser=case.denoiser) as smoothed,
-        kept.open("a", encoding="utf-8") as stream,
-    ):
+    with kept.open("a", encoding="utf-8") as stream:
         for name in track(missing, case.title):
             picture, right = case.pictures[name]
             start = time.perf_counter()
-            certificate = smoothed.certify(picture)
+            certificate = case.certify(picture)
             seconds = time.perf_counter() - start
-            right = smoothed.classify(picture) if right is None else right
+            right = case.classify(picture) if right is None else right
             rows[name] = _row(name, certificate, right, seconds)
             stream.write(json.dumps(rows[name]) + "\n")
             stream.flush()
@@ -138,7 +187,7 @@ def _figures(case: Case, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "denoiser": case.denoiser,
         "fingerprint": denoiser(case.denoiser).fingerprint,
-        "classifier": case.classifier.name,
+        "classifier": case.classifier,
         "pictures": len(rows),
         "smoothing": {
             key: getattr(case.smoothing, key)
@@ -170,16 +219,16 @@ def cifar_cases(arguments: argparse.Namespace) -> Iterator[Case]:
         smoothing = Smoothing(
             sigma=arguments.sigma,
             alpha=ALPHA,
-            target_radii=CIFAR_RADII,
+            target_radii=tuple(arguments.radii),
             max_queries=arguments.n,
-            policy="latency",
-            lookahead=50,
         )
     for target in arguments.targets:
         for name in arguments.denoisers or ["cifar10"]:
             how = f"sigma {arguments.sigma:g} {arguments.method} n {arguments.n}"
             title = f"cifar10 {name} {Path(target).stem} {how}"
-            yield Case(title, cifar_target(target), name, smoothing, CIFAR_RADII, pictures)
+            network, one = cifar_target(target), denoiser(name)
+            certify = streamed(network, one, smoothing)
+            yield Case(title, network.name, certify, lambda _: None, name, smoothing, CIFAR_RADII, pictures)
 
 
 def photo_cases(arguments: argparse.Namespace) -> Iterator[Case]:
@@ -189,13 +238,13 @@ def photo_cases(arguments: argparse.Namespace) -> Iterator[Case]:
     )
     for name in arguments.denoisers or ["natural"]:
         title = f"natural {name} mobilenet_v2 sigma {arguments.sigma:g} n 100"
-        yield Case(title, photo_target(), name, smoothing, PHOTO_RADII, photographs(arguments.pictures))
+        client, pictures = photo_client(smoothing, name), photographs(arguments.pictures)
+        yield Case(title, "mobilenet_v2", client.certify, client.classify, name, smoothing, PHOTO_RADII, pictures)
+        client.close()
 
 
 def speeds(arguments: argparse.Namespace) -> dict[str, Any]:
     """Pictures a second through each shipped denoiser, the median of five batches, on this machine."""
-    import torch
-
     found = {}
     for name, side, batch in (("cifar10", 32, 64), ("natural", 224, 8), ("natural", 128, 16)):
         for spec in (name, f"{name},device=cuda") if torch.cuda.is_available() else (f"{name},device=cpu",):
@@ -228,6 +277,7 @@ def main() -> None:
     parser.add_argument("--denoisers", nargs="+", help="instead of the shipped one")
     parser.add_argument("--pictures", type=int, default=500)
     parser.add_argument("--sigma", type=float, default=0.25)
+    parser.add_argument("--radii", type=float, nargs="+", default=list(CIFAR_RADII), help="the ladder of cifar10")
     parser.add_argument("--method", choices=["target", "fixed"], default="target")
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "shipped")

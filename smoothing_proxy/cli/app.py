@@ -15,6 +15,7 @@ import click
 
 from smoothing_proxy import __version__
 from smoothing_proxy.cli.ask import certify, predict
+from smoothing_proxy.cli.attack import attack
 from smoothing_proxy.cli.demo import demo
 from smoothing_proxy.cli.denoise import denoise
 from smoothing_proxy.cli.doctor import doctor
@@ -26,6 +27,8 @@ from smoothing_proxy.cli.replay import replay
 from smoothing_proxy.cli.run import run
 from smoothing_proxy.cli.serve import serve
 from smoothing_proxy.cli.simulate import simulate
+from smoothing_proxy.cli.study import study
+from smoothing_proxy.cli.tune_filter import tune_filter
 from smoothing_proxy.errors import BackendError, BudgetExceededError, SmoothingProxyError
 
 __all__ = ["app", "exit_code"]
@@ -58,5 +61,22 @@ def app() -> None:
     """Provably robust answers from an image classifier that you cannot change."""
 
 
-for command in (demo, plan, predict, certify, run, replay, denoise, labels, doctor, init, serve, simulate, keys):
+for command in (
+    demo,
+    plan,
+    predict,
+    certify,
+    run,
+    replay,
+    attack,
+    denoise,
+    labels,
+    doctor,
+    init,
+    serve,
+    simulate,
+    keys,
+    study,
+    tune_filter,
+):
     app.add_command(command)

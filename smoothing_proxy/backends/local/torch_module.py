@@ -40,24 +40,24 @@ class TorchScorer:
         device: torch.device,
         limits: BatchLimits = BatchLimits(),  # noqa: B008 (frozen)
     ) -> None:
-        self._network = network
-        self._preprocess = preprocess
-        self._device = device
-        self._limits = limits
+        self.network = network
+        self.preprocess = preprocess
+        self.device = device
+        self.limits = limits
 
     @property
     def picture_size(self) -> tuple[int, int] | None:
         """Height and width of the network's input, px; None where they are not known."""
-        return self._preprocess.size
+        return self.preprocess.size
 
     def scores(self, pixels: UInt8) -> npt.NDArray[Any]:
         """uint8 [n, h, w, 3] to outputs, float32 [n, k]."""
-        inputs = self._preprocess.normalise(pixels).transpose(0, 3, 1, 2)
-        return self._limits.call(self._run, np.ascontiguousarray(inputs))
+        inputs = self.preprocess.normalise(pixels).transpose(0, 3, 1, 2)
+        return self.limits.call(self._run, np.ascontiguousarray(inputs))
 
     @torch.inference_mode()
     def _run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        outputs = self._network(torch.from_numpy(inputs).to(self._device))
+        outputs = self.network(torch.from_numpy(inputs).to(self.device))
         if not isinstance(outputs, torch.Tensor):
             raise TypeError(f"the network answers a {type(outputs).__name__}, a tensor of scores is needed")
         return outputs.float().cpu().numpy()

@@ -19,7 +19,7 @@ from smoothing_proxy.backends.local.torch_module import TorchOptions, TorchScore
 from smoothing_proxy.errors import ConfigError, nearest
 from smoothing_proxy.settings_file import parse_settings
 
-__all__ = ["TorchvisionOptions", "torchvision_backend"]
+__all__ = ["TorchvisionOptions", "torchvision_backend", "torchvision_scorer"]
 
 
 class TorchvisionOptions(TorchOptions):
@@ -39,6 +39,14 @@ def torchvision_backend(model: str, *, name: str = "", **options: object) -> Loc
     Raises ConfigError for an unknown model or weights, a download that fails, or a checkpoint of another network.
     """
     name = name or f"local:torchvision/{model}"
+    scorer, settings = torchvision_scorer(model, name=name, **options)
+    classes = ScoredClasses(name, scorer, settings, output=settings.output)
+    assert isinstance(scorer.network, torch.nn.Module)
+    return LocalBackend(name, classes, settings, sha256=weights_sha256(scorer.network))
+
+
+def torchvision_scorer(model: str, *, name: str, **options: object) -> tuple[TorchScorer, TorchvisionOptions]:
+    """The network with its options as its weights fill them in. Raises as `torchvision_backend`."""
     asked = parse_settings(TorchvisionOptions, options, source=name)
     known = models.list_models(module=models)
     if model not in known:
@@ -47,9 +55,7 @@ def torchvision_backend(model: str, *, name: str = "", **options: object) -> Loc
     settings = asked.filled(labels=tuple(weights.meta["categories"]), **_preset(weights))
     device = torch_device(settings.device)
     network = _network(model, weights, settings).eval().to(device)
-    scorer = TorchScorer(network, settings, device=device)
-    classes = ScoredClasses(name, scorer, settings, output=settings.output)
-    return LocalBackend(name, classes, settings, sha256=weights_sha256(network))
+    return TorchScorer(network, settings, device=device), settings
 
 
 def _weights(model: str, name: str) -> models.Weights:

@@ -1,0 +1,159 @@
+"""Running one attack: what is asked of it checked, its result rounded and looked at again."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from smoothing_proxy.errors import ConfigError
+from smoothing_proxy.redteam.attacks.base import AttackKind, AttackResult, Found, Job
+from smoothing_proxy.redteam.attacks.registry import ATTACKS, L2_SQUARE_PX, attack_named
+from smoothing_proxy.redteam.grid import Norm, Pictures, check_norm, distances, rounded, to_pixels
+from smoothing_proxy.redteam.networks import Network
+from smoothing_proxy.redteam.targets import Int64, Target
+from smoothing_proxy.settings_file import parse_settings
+
+__all__ = ["ScaleWarning", "check_eps", "check_side", "run_attack"]
+
+FURTHER = (1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5)
+"""How much further along the same line a nearest picture is looked for that stays another answer in bytes."""
+
+SLACK = 1.0 + 1e-5
+"""For an eps that is a whole number of levels, written with few digits."""
+
+
+class ScaleWarning(UserWarning):
+    """An eps that looks as if it were on the 0..255 scale."""
+
+
+def run_attack(
+    name: str,
+    target: Target,
+    pictures: Pictures,
+    labels: Int64,
+    *,
+    eps: float | None = None,
+    norm: str | None = None,
+    options: Mapping[str, Any] = {},
+    seed: int = 0,
+    max_queries: int = 1000,
+    surrogate: Network | None = None,
+    subjects: Int64 | None = None,
+    done: Callable[[int], None] = lambda _: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> AttackResult:
+    """Attack every picture, and say what came of it once it is rounded to 8 bits.
+
+    name: one of registry.ATTACKS. pictures: float32 [n, 3, h, w] on the 8-bit grid of [0, 1]. labels: int64 [n],
+    indices into the target's classes; pictures whose answer is another one already are successes at distance 0
+    or whatever the attack makes of them. eps: on the [0, 1] scale; only attacks that look for the nearest picture
+    do without. norm: None takes the attack's usual one. options: the attack's own settings. max_queries: for each
+    picture, of attacks without gradients. surrogate: for transfer. subjects: int64 [n], the pictures' numbers in
+    the target's books; None counts from 0. done: told how many pictures are finished.
+
+    Raises ConfigError for an unknown name, norm or option, an eps that is missing or not above 0, a target that
+    lacks what the attack needs (with those that work on it), a class-count mismatch of surrogate and target, and a
+    missing library. Warns (ScaleWarning) of an eps that looks like one on the 0..255 scale.
+    """
+    kind = attack_named(name)
+    used = check_norm(norm or kind.norms[0])
+    _check(kind, target, used, eps, pictures, labels)
+    settings = parse_settings(kind.options, options, source=f"attack {name}")
+    subjects = np.arange(len(labels)) if subjects is None else subjects
+    job = Job(target, pictures, labels, used, eps, settings, seed, max_queries, surrogate, done, subjects)
+    if max_queries < 1:
+        raise ConfigError(f"max_queries = {max_queries}: an attack takes at least one query")
+    begun = clock()
+    found = kind.run(job)
+    final, answers, looks = _settled(job, kind, found)
+    seconds = clock() - begun
+    away = {n: distances(final, pictures, n) for n in ("l2", "linf")}
+    success = found.reached(answers, labels)
+    if eps is not None:
+        success &= away[used] <= eps * SLACK
+    return AttackResult(
+        name=name,
+        norm=used,
+        eps=eps,
+        pictures=final,
+        unrounded=found.pictures,
+        l2=away["l2"],
+        linf=away["linf"],
+        answers=answers,
+        success=success,
+        queries=found.queries + looks,
+        seconds=seconds,
+    )
+
+
+def check_eps(norm: Norm, eps: float) -> None:
+    """Raises ConfigError unless eps is a number above 0; warns where it looks like one on the 0..255 scale."""
+    if not (math.isfinite(eps) and eps > 0):
+        raise ConfigError(f"eps = {eps!r}: expected a number above 0, on the [0, 1] scale")
+    if norm == "linf" and eps >= 1:
+        warnings.warn(
+            f"eps = {eps:g} looks like a 0..255 scale: in linf, 1 is the whole range from black to white; "
+            f"{eps:g} of 255 is {eps / 255:.4g} here",
+            ScaleWarning,
+            stacklevel=3,
+        )
+
+
+def check_side(name: str, norm: str, side_px: int) -> None:
+    """Raises ConfigError for pictures whose shorter side is too small for the attack."""
+    if name == "square" and norm == "l2" and side_px < L2_SQUARE_PX:
+        raise ConfigError(
+            f"square: in l2 pictures need sides of at least {L2_SQUARE_PX} px, not {side_px}; linf takes any"
+        )
+
+
+def _check(
+    kind: AttackKind, target: Target, norm: Norm, eps: float | None, pictures: Pictures, labels: Int64
+) -> None:
+    if norm not in kind.norms:
+        raise ConfigError(f"{kind.name} works in {' and '.join(kind.norms)}, not in {norm}")
+    if kind.needs not in target.gives:
+        works = [name for name, entry in ATTACKS.items() if entry.needs in target.gives and name != "transfer"]
+        raise ConfigError(
+            f"{kind.name} needs {kind.needs}, and {target.name} has none; attacks that work on it: "
+            f"{', '.join(works)}, and transfer from a surrogate"
+        )
+    if eps is None and not kind.nearest:
+        raise ConfigError(f"{kind.name}: say how far it may go with eps, on the [0, 1] scale")
+    if eps is not None:
+        check_eps(norm, eps)
+    if pictures.ndim != 4 or pictures.shape[1] != 3 or len(labels) != len(pictures) or len(pictures) == 0:
+        raise ConfigError(
+            f"{len(labels)} labels and pictures {list(pictures.shape)}: expected [n, 3, h, w], n >= 1"
+        )
+    check_side(kind.name, norm, min(pictures.shape[2:]))
+    if labels.min() < 0 or labels.max() >= len(target.classes):
+        raise ConfigError(f"labels from {labels.min()} to {labels.max()}: {target.name} has {len(target.classes)}")
+
+
+def _settled(job: Job, kind: AttackKind, found: Found) -> tuple[Pictures, Int64, Int64]:
+    """The rounded pictures, the target's answers to them, and how many queries that took for each.
+
+    A nearest picture lies on the boundary, where rounding may take it back; it then goes further along its line.
+    """
+    looks = np.zeros_like(job.labels)
+    if found.answers is not None:
+        return found.pictures, found.answers, looks
+    answers, final = job.labels.copy(), job.pictures.copy()
+    left = np.arange(len(job.pictures))
+    for further in FURTHER if kind.nearest else FURTHER[:1]:
+        clean = job.pictures[left]
+        moved = clean + np.float32(further) * (found.pictures[left] - clean)
+        final[left] = rounded(moved, clean, job.norm, None if kind.nearest else job.eps)
+        heard = job.target.ask(to_pixels(final[left]), job.labels[left], subjects=job.subjects[left])
+        answers[left] = heard.answers
+        looks[left] += 1
+        left = np.flatnonzero(~found.reached(answers, job.labels))
+        if len(left) == 0:
+            break
+    return final, answers, looks

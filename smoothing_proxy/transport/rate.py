@@ -50,8 +50,8 @@ TOO_SOON = 0.1
 
 
 LATELY, RARE = 40, 3
-"""Throttles are rare while there are at most so many among the latest sends. Rare ones far below a rate that was kept
-up before are not the rate's doing (somebody else's bursts on the account, say), and a slower one would not end them.
+"""Throttles are rare while there are at most so many among the latest sends. Rare ones far below a rate that was
+kept up before are not its doing (somebody else's bursts on the account, say), and a slower one would not end them.
 """
 
 FAR_BELOW = 0.5

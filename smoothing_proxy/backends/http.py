@@ -35,6 +35,8 @@ LARGEST_REPLY = 16 * 2**20
 
 KEPT_REPLY = 64 * 2**10
 
+KEPT_ROUTES = 64
+
 PIECE = 2**20
 """Bytes. aiohttp warns of larger ones, since copying them in one go would hold up the other requests."""
 
@@ -146,8 +148,10 @@ class HttpApi:
             raise ConfigError(f"{self.name}: verify: {self._verify}: not certificates in PEM ({error})") from None
 
     def _route(self, address: str) -> Route:
-        """A backend has one address, or a few."""
+        """A backend has one address, or a few; what it passes on for others has any number."""
         if address not in self._routes:
+            if len(self._routes) >= KEPT_ROUTES:
+                self._routes.clear()
             self._routes[address] = route_to(address, self.name)
         return self._routes[address]
 

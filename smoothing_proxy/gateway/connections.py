@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from smoothing_proxy.gateway.requests import DISCARDED
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,7 +32,8 @@ class _Connection(HttpToolsProtocol):
 
     A client that has sent a whole request may close its sending half, and still gets the answer. One that would
     rather speak HTTP/2 or WebSocket (Java's own client, curl --http2) is answered as if it had not said so, where
-    uvicorn would lose its body (RFC 9110, 7.8: a server may ignore it).
+    uvicorn would lose its body (RFC 9110, 7.8: a server may ignore it). One that is answered before its request is
+    all here (a stranger, whose body nobody reads) may send the rest of it: some hear nothing before that is done.
     """
 
     def __init__(self, head_timeout_s: float, *arguments: Any, **options: Any) -> None:
@@ -38,6 +41,8 @@ class _Connection(HttpToolsProtocol):
         self._head_timeout_s = head_timeout_s
         self._waiting: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._has_rest = False
+        self._rest_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -48,10 +53,31 @@ class _Connection(HttpToolsProtocol):
         """See asyncio.Protocol."""
         if self._under_way:
             super().data_received(data)
+        elif self._has_rest:
+            self._drop(data)
+        else:
+            self._take_head(data)
+
+    def _drop(self, data: bytes) -> None:
+        """What is left of a request that was answered already, and maybe the beginning of the next one."""
+        self._rest_bytes += len(data)
+        super().data_received(data)
+        if self._under_way or self.transport.is_closing():
             return
+        if not self._has_rest:
+            self._wait_no_more()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        elif self._rest_bytes > DISCARDED:
+            self.transport.close()
+        elif self._waiting is None:
+            self._wait_for_head()
+
+    def _take_head(self, data: bytes) -> None:
         self._head_bytes += len(data)
         super().data_received(_without_upgrade(data))
-        if self._under_way or self.transport.is_closing():
+        if self._under_way or self._has_rest or self.transport.is_closing():
             return
         if self._head_bytes > HEAD_BYTES:
             self.send_400_response(f"The head of the request is larger than the {HEAD_BYTES} bytes allowed.")
@@ -61,8 +87,14 @@ class _Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """See HttpToolsProtocol."""
         self._wait_no_more()
-        self._head_bytes = 0
+        self._head_bytes = self._rest_bytes = 0
+        self._has_rest = True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """See HttpToolsProtocol."""
+        self._has_rest = False
+        super().on_message_complete()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Whether the connection stays open for an answer; TLS has no halves."""
@@ -89,7 +121,9 @@ class _Connection(HttpToolsProtocol):
             self._waiting = None
 
     def _late(self) -> None:
-        if not self.transport.is_closing():
+        if self._has_rest:
+            self.transport.close()  # its answer is there already
+        elif not self.transport.is_closing():
             self.send_400_response(f"The request did not arrive within {self._head_timeout_s:g} s.")
 
 

@@ -12,7 +12,13 @@ from smoothing_proxy.gateway.inquiries import Inquiry
 from smoothing_proxy.gateway.label_question import labels_in
 from smoothing_proxy.gateway.passage import UNHARDENED
 from smoothing_proxy.gateway.service import Gateway
-from smoothing_proxy.gateway.vendor_front import RADIUS, headers_of, inquiry_name, radius_in, told_to_vendor
+from smoothing_proxy.gateway.vendor_front import (
+    headers_of,
+    inquiry_name,
+    radius_in,
+    told_to_vendor,
+    wants_proof,
+)
 from smoothing_proxy.serving.google_grpc import METHOD, Call, GrpcServer, required_key, serve_calls
 from smoothing_proxy.wire.base import NotServedFault, RequestFault
 from smoothing_proxy.wire.errands import google_errand
@@ -60,7 +66,7 @@ class _Front:
         try:
             question = question_of(message)
         except NotServedFault:
-            if not self._gateway.passage.open_to("google", caller) or RADIUS in call.metadata:
+            if not self._gateway.passage.open_to("google", caller) or wants_proof(call.metadata):
                 raise
             reply = await exchange.pass_on(caller, google_errand(message))
             await call.tell({"x-request-id": exchange.id, **UNHARDENED})

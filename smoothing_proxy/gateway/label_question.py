@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
@@ -53,7 +54,10 @@ AskedLabels: TypeAlias = LabelsQuestion | StrictBool | None
 
 def labels_in(headers: Mapping[str, str]) -> AskedLabels:
     """What the header asks: true, false, or the JSON of a LabelsQuestion. Raises RequestFault (BAD_REQUEST)."""
-    return asked_labels(headers.get(HEADER, ""), HEADER)
+    text = headers.get(HEADER, "")
+    with suppress(UnicodeError):
+        text = text.encode("latin-1").decode("utf-8")  # which headers are read as, and what labels are written in
+    return asked_labels(text, HEADER)
 
 
 def asked_labels(text: str, where: str) -> AskedLabels:

@@ -57,9 +57,13 @@ class Passage:
         return "" if self._upstream is None else self._upstream.vendor
 
     def open_to(self, vendor: str, caller: Caller) -> bool:
-        """Whether this caller may have requests in this vendor's format passed on."""
-        allowed = self._settings.enabled if caller.passthrough is None else caller.passthrough
-        return allowed and vendor == self.vendor
+        """Whether this caller may have requests in this vendor's format passed on.
+
+        A key whose answers always come with a certificate has to be let through by name.
+        """
+        certified = caller.certify or caller.target_radius is not None
+        usual = self._settings.enabled and not certified
+        return vendor == self.vendor and (usual if caller.passthrough is None else caller.passthrough)
 
     async def carry(self, caller: Caller, errand: Errand) -> tuple[HttpReply, Cost]:
         """The vendor's own reply, and what it cost in queries; booked even when the client has left meanwhile.

@@ -36,7 +36,7 @@ from smoothing_proxy.wire.base import (
 )
 from smoothing_proxy.wire.errands import errand_of, reply_to
 
-__all__ = ["RADIUS", "VendorFront", "headers_of", "inquiry_name", "radius_in", "told_to_vendor"]
+__all__ = ["VendorFront", "headers_of", "inquiry_name", "radius_in", "told_to_vendor", "wants_proof"]
 
 NAMES = ("amz-sdk-invocation-id", "x-ms-client-request-id", "idempotency-key", "x-stainless-idempotency-key")
 """Headers by which a request that is sent again says that it is the same one."""
@@ -91,7 +91,7 @@ class VendorFront:
         self, wire: Wire, request: HttpRequest, caller: Caller, exchange: Exchange, fault: NotServedFault
     ) -> HttpReply:
         """The vendor's own reply to what cannot be hardened. Raises `fault` where that is not allowed."""
-        if not self._gateway.passage.open_to(wire.name, caller) or RADIUS in request.headers:
+        if not self._gateway.passage.open_to(wire.name, caller) or wants_proof(request.headers):
             raise fault
         reply = await exchange.pass_on(caller, errand_of(wire.name, request))
         try:
@@ -155,6 +155,11 @@ def radius_in(headers: Mapping[str, str]) -> float | None:
     if not (math.isfinite(radius) and radius > 0):
         raise RequestFault(Fault.BAD_REQUEST, f"{RADIUS}: expected a number above 0")
     return radius
+
+
+def wants_proof(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks for what only a hardened answer has. Raises RequestFault (BAD_REQUEST)."""
+    return RADIUS in headers or labels_in(headers) not in (None, False)
 
 
 def _digest(wire: Wire, request: HttpRequest) -> str:

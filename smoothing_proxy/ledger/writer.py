@@ -53,6 +53,7 @@ class Writer:
         self._where = where
         self._queue: queue.SimpleQueue[tuple[Write, Waiter] | None] = queue.SimpleQueue()
         self._closed = False
+        self._door = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -72,16 +73,19 @@ class Writer:
         await future
 
     def _put(self, write: Write, waiter: Waiter) -> None:
-        if self._closed:
-            raise LedgerError(f"{self._where}: the ledger was closed")
-        self._queue.put((write, waiter))
+        with self._door:  # a write that comes after the end would be waited for in vain
+            if self._closed:
+                raise LedgerError(f"{self._where}: the ledger was closed")
+            self._queue.put((write, waiter))
 
     def close(self) -> None:
         """Finish what is queued, then end the thread. Calling it twice is fine."""
-        if not self._closed:
+        with self._door:
+            if self._closed:
+                return
             self._closed = True
             self._queue.put(None)
-            self._thread.join()
+        self._thread.join()
 
     def _work(self) -> None:
         ended = False
@@ -140,7 +144,8 @@ def _merged(writes: Iterable[Write]) -> Iterator[Write]:
 def _waits(waiter: Waiter) -> bool:
     if isinstance(waiter, asyncio.Future):
         return True  # whether it was cancelled is for its loop to see
-    return waiter.running() or waiter.set_running_or_notify_cancel()
+    # Asked once more where the group failed, and a cancelled one may not be notified twice.
+    return waiter.running() or (not waiter.cancelled() and waiter.set_running_or_notify_cancel())
 
 
 def _tell(waiting: Iterable[Waiter], fault: LedgerError | None) -> None:

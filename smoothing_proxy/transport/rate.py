@@ -111,7 +111,8 @@ class RateLimiter:
         if not ticket.waited or ticket.at <= self._cut_at:
             return
         if self._ceiling is None:
-            self._rate *= 2 ** (ticket.count / max(DOUBLING_SENDS, DOUBLING_S * self._rate))
+            doubled = 2 ** (ticket.count / max(DOUBLING_SENDS, DOUBLING_S * self._rate))
+            self._rate = min(self._top, self._rate * doubled)
         else:
             self._returned += ticket.count / self._return_sends()
             if self._returned >= 1:
@@ -131,7 +132,7 @@ class RateLimiter:
         if sum(self._lately) > RARE or self._ceiling is None:
             self._kept_up = self._rate / 2  # where the search came from
         elif self._rate <= FAR_BELOW * self._kept_up:
-            self._ceiling = None
+            self._ceiling, self._cut_at = None, now
             self._free_at = max(self._free_at, now + min(retry_after, self._settings.retry_after_max_s))
             return
         self._decrease = self._next_decrease()

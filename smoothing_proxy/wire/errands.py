@@ -5,6 +5,7 @@ What identifies the client stays here: of the headers only those go along that s
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -52,6 +53,12 @@ _AZURE = re.compile(
     r"/(?P<path>computervision/(?P<modern>imageanalysis:analyze)|"
     r"vision/v3\.[012]/(?P<older>analyze|areaOfInterest|describe|detect|generateThumbnail|ocr|tag))/?$"
 )
+_AZURE_FEATURES = ("features", "visualfeatures", "details")
+"""Names in the query, where Azure tells no capitals from small letters."""
+
+_AZURE_PICTURES = ("application/octet-stream", "multipart/form-data")
+"""Bodies that hold the picture itself; the others are JSON under some name, with its address."""
+
 _MEDIA = re.compile(r"[a-z0-9.+-]+/[a-z0-9.+-]+")
 _REPLY_HEADERS = (
     "content-type",
@@ -111,9 +118,10 @@ def _aws(request: HttpRequest) -> Errand:
     body = aws.json_object(request.body)
     features = body.get("Features") if operation == "DetectLabels" else None
     kept = {"content-type": aws.JSON, "x-amz-target": request.headers["x-amz-target"]}
+    # What was looked through is what leaves: of a key that stands there twice, the vendor may read the other one.
     return Errand(
         operation,
-        HttpRequest("POST", "/", kept, request.body, target="/"),
+        HttpRequest("POST", "/", kept, json.dumps(body).encode(), target="/"),
         max(1, len(features)) if isinstance(features, list) else 1,
         _mentions(body, _OF_THE_ACCOUNT),
     )
@@ -128,7 +136,7 @@ def _azure(request: HttpRequest) -> Errand:
     if not _MEDIA.fullmatch(media):
         raise RequestFault(Fault.BAD_REQUEST, "the content type is none")
     path = f"/{found['path']}"
-    asked = [query.get(name, "") for name in ("features", "visualFeatures", "details")]
+    asked = [value for name, value in query.items() if name.lower() in _AZURE_FEATURES]
     return Errand(
         found["modern"] or found["older"],
         HttpRequest(
@@ -140,7 +148,7 @@ def _azure(request: HttpRequest) -> Errand:
             target=f"{path}?{urlencode(query, safe=',')}" if query else path,
         ),
         max(1, sum(len(list(filter(None, names.split(",")))) for names in asked)),
-        media == "application/json",
+        not (media in _AZURE_PICTURES or media.startswith("image/")),
     )
 
 

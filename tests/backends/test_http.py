@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothing_proxy.backends.http import LARGEST_REPLY, HttpApi, http_url, json_of, retry_after_s
+from smoothing_proxy.backends.http import KEPT_ROUTES, LARGEST_REPLY, HttpApi, http_url, json_of, retry_after_s
 from smoothing_proxy.errors import (
     BackendError,
     BackendTimeoutError,
@@ -426,6 +426,13 @@ async def test_closing_ends_what_is_under_way_and_sends_nothing_that_waits() -> 
     assert type(sent) is BackendTimeoutError
     assert [(type(error), str(error)) for error in waited] == [(BackendError, "vendor was closed")] * 2
     assert server.requests == 1
+
+
+async def test_of_any_number_of_addresses_only_some_are_remembered() -> None:
+    async with listening(Server(answered())) as url, opened() as api:
+        for number in range(KEPT_ROUTES + 2):
+            assert (await post(api, f"{url}/?{number}")).status == 200
+        assert len(api._routes) <= KEPT_ROUTES
 
 
 def test_another_event_loop_is_refused() -> None:

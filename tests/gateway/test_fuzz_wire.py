@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -247,6 +248,26 @@ def test_a_client_that_closes_its_half_too_early_is_let_go_at_once(there: There)
         wire.shutdown(socket.SHUT_WR)
         assert status(answer(wire)) < 500
     until_bodies_are_gone(there)
+
+
+def test_a_stranger_hears_the_refusal_after_a_body_that_nobody_reads_and_may_ask_again(there: There) -> None:
+    azure = FORMS["azure"]
+    stranger = azure.raw(there.url, bytes(2**20)).replace(SECRET.encode(), b"a-key-of-nobodys")
+    with connected(there) as wire:
+        wire.sendall(stranger)
+        wire.sendall(closing(azure.raw(there.url, azure.body(picture(5, 80)))))
+        replies = answer(wire)
+    assert re.findall(rb"HTTP/1.1 (\d+)", replies) == [b"401", b"200"]
+
+
+def test_a_body_that_goes_on_for_ever_after_its_refusal_is_let_go(there: There) -> None:
+    azure = FORMS["azure"]
+    stranger = azure.raw(there.url, bytes(1_000)).replace(SECRET.encode(), b"a-key-of-nobodys")
+    with connected(there) as wire:
+        wire.sendall(stranger[:-10])
+        refusal = wire.recv(65_536)
+        wire.sendall(stranger[-10:-5])
+        assert (status(refusal), answer(wire)) == (401, b"")
 
 
 def test_clients_that_leave_in_the_middle_leave_nothing_behind(there: There) -> None:

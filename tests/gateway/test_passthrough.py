@@ -17,11 +17,14 @@ from smoothing_proxy.backends.azure_vision import AzureVision
 from smoothing_proxy.backends.google_vision import GoogleVision
 from smoothing_proxy.errors import BudgetExceededError, ConfigError
 from smoothing_proxy.gateway.ledger_store import LedgerStore
+from smoothing_proxy.gateway.ports import Caller
 from smoothing_proxy.ledger.gateway.nouns import KeyTerms, Spend
 from smoothing_proxy.ledger.gateway.store import GatewayStore
 from smoothing_proxy.transport.settings import TransportSettings
 from smoothing_proxy.types import Cost
 from smoothing_proxy.wire import sigv4
+from smoothing_proxy.wire.base import HttpRequest
+from smoothing_proxy.wire.errands import errand_of
 from tests.gateway import sdks
 from tests.gateway.gateways import KEY_ID, PASSING, PASSING_ID, SECRET, There, picture, serving
 from tests.gateway.upstream import Upstream, grpc_upstream, http_upstream
@@ -130,15 +133,68 @@ def test_a_key_may_be_let_through_alone_and_only_within_its_budget(monkeypatch: 
     assert len(upstream.asked) == 2
 
 
-def test_a_certificate_is_not_asked_of_what_cannot_be_hardened(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("header", "value"), [("target-radius", "0.1"), ("per-label", "true")])
+def test_a_proof_is_not_asked_of_what_cannot_be_hardened(
+    monkeypatch: pytest.MonkeyPatch, header: str, value: str
+) -> None:
     def wish(request: Any, **_: object) -> None:
-        request.headers["x-smoothing-target-radius"] = "0.1"
+        request.headers[f"x-smoothing-{header}"] = value
 
     with before_aws(monkeypatch, passthrough=ON) as (there, upstream), sdks.rekognition(there) as client:
         client.meta.events.register("before-sign.rekognition.DetectFaces", wish)
         with pytest.raises(client.exceptions.ClientError, match="UnknownOperationException"):
             client.detect_faces(Image={"Bytes": picture()})
     assert upstream.asked == []
+
+
+def test_a_key_that_always_gets_a_certificate_is_not_let_through_unless_by_name() -> None:
+    with http_upstream() as upstream:
+        backend = AzureVision(endpoint=upstream.url, environ={"AZURE_VISION_KEY": OUR_SECRET})
+        with serving(backend, transport=QUICK, passthrough=ON) as there:
+            told = {
+                caller.id: there.gateway.passage.open_to("azure", caller)
+                for caller in (
+                    Caller("usual"),
+                    Caller("certify", certify=True),
+                    Caller("radius", target_radius=0.1),
+                    Caller("named", certify=True, passthrough=True),
+                )
+            }
+            there.portal.call(backend.aclose)
+    assert told == {"usual": True, "certify": False, "radius": False, "named": True}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"Image": {"S3Object": {"Bucket": "b", "Name": "n"}}, "Image": {"Bytes": "eA=="}}',
+        b'{"Image": {"S3Object": {"Name": "n"}, "S3Object": null, "Bytes": "eA=="}}',
+    ],
+)
+def test_what_stands_twice_in_a_body_leaves_as_it_was_looked_through(body: bytes) -> None:
+    headers = {"x-amz-target": "RekognitionService.DetectFaces", "content-type": "application/x-amz-json-1.1"}
+    errand = errand_of("aws", HttpRequest("POST", "/", headers, body))
+    assert (errand.references, b"Bucket" in errand.request.body, b'"n"' in errand.request.body) == (False,) * 3
+    assert json.loads(errand.request.body) == json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("query", "media", "units", "references"),
+    [
+        ({"visualFeatures": "Tags,Faces", "details": "Landmarks"}, "image/png", 3, False),
+        ({"VisualFeatures": "Tags,Faces,Adult"}, "application/octet-stream", 3, False),
+        ({"FEATURES": "caption,read", "visualfeatures": "Tags"}, "application/octet-stream", 3, False),
+        ({}, "application/json", 1, True),
+        ({}, "text/json", 1, True),
+        ({}, "application/vnd.x+json", 1, True),
+    ],
+)
+def test_azures_features_are_counted_in_any_spelling_and_an_address_is_known_in_any_json(
+    query: dict[str, str], media: str, units: int, references: bool
+) -> None:
+    request = HttpRequest("POST", "/vision/v3.2/analyze", {"content-type": media}, b"x", query)
+    errand = errand_of("azure", request)
+    assert (errand.units, errand.references) == (units, references)
 
 
 def annotated(body: bytes) -> bytes:

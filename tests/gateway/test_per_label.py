@@ -16,6 +16,7 @@ from smoothing_proxy.backends.scripted import ScriptedBackend
 from smoothing_proxy.denoisers.identity import Identity
 from smoothing_proxy.gateway.app import make_gateway
 from smoothing_proxy.gateway.inquiries import Inquiry
+from smoothing_proxy.gateway.label_question import HEADER, LabelsQuestion, labels_in
 from smoothing_proxy.gateway.ledger_store import LedgerStore
 from smoothing_proxy.gateway.ports import Caller
 from smoothing_proxy.gateway.settings import GatewaySettings
@@ -193,3 +194,9 @@ async def ask(store: LedgerStore, key_id: str) -> tuple[Verdict, int]:
     await gateway.close()
     assert isinstance(answer, Verdict)
     return answer, backend.asked
+
+
+def test_a_header_names_labels_in_utf_8() -> None:
+    asked = labels_in({HEADER: json.dumps({"labels": ["Bär"]}, ensure_ascii=False).encode().decode("latin-1")})
+    assert isinstance(asked, LabelsQuestion)
+    assert asked.labels == ("Bär",)

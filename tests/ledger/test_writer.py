@@ -113,6 +113,19 @@ async def test_who_stops_waiting_is_written_all_the_same(engine: Engine, writer:
     assert sorted(stored(engine)) == [0, 1, 2]
 
 
+def test_who_stops_waiting_does_not_end_the_writer_where_another_write_fails(
+    engine: Engine, writer: Writer
+) -> None:
+    go_on = held(writer)
+    left, refused = writer.submit(row(1)), [writer.submit(row(2)), writer.submit(row(2))]
+    assert left.cancel()
+    go_on.set()
+    with pytest.raises(LedgerError, match="cannot write"):
+        refused[1].result(10)
+    writer.submit(row(3)).result(10)
+    assert sorted(stored(engine)) == [1, 2, 3]
+
+
 def test_a_loop_that_is_gone_disturbs_nobody(engine: Engine, writer: Writer) -> None:
     go_on = held(writer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import anyio
@@ -74,6 +75,22 @@ def test_rare_throttles_that_no_rate_would_end_do_not_bring_it_to_a_halt() -> No
     log = simulate(Moody([(0.0, 50.0)], 1.0), TransportSettings(), seconds=1500.0)
     assert log.used(SETTLED_S, 1500.0, 50.0) >= 0.2
     assert log.used(1300.0, 1500.0, 50.0) >= 0.2
+
+
+def test_a_known_limit_is_not_passed_by_the_search_that_follows_rare_throttles() -> None:
+    async def after_rare_throttles() -> float:
+        limiter = RateLimiter(TransportSettings(requests_per_s=50.0), VirtualClock())
+        tickets = (Ticket(float(at), 1, waited=True) for at in itertools.count(1))
+        while limiter.per_s > 24.5:
+            for ticket in itertools.islice(tickets, 20):
+                limiter.answered(ticket)
+            limiter.throttled(next(tickets))
+        limiter.throttled(next(tickets))
+        for ticket in itertools.islice(tickets, 1_000):
+            limiter.answered(ticket)
+        return limiter.per_s
+
+    assert 24.5 < run_virtually(after_rare_throttles) <= 50.0
 
 
 def test_a_limit_that_falls_to_a_tenth_is_followed_in_spite_of_what_was_kept_up_before() -> None:

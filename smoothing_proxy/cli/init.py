@@ -28,7 +28,7 @@ working_size = "shorter=256,crop=224"  # where the noise is added: "original", "
 # method = "fixed"                     # Cohen et al.'s n0 and n draws, in place of target_radius
 
 [denoiser]
-name = "wavelet:haar"                  # identity, gaussian:1.5, median:3, a shipped name, or a card's path
+name = "natural"                       # photographs; cifar10, wavelet:haar, median:3, identity, or a card's path
 
 """
 

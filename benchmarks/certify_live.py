@@ -86,6 +86,8 @@ def simulator(vendor: str) -> Iterator[dict[str, Any]]:
         process = Popen([*command, "--ready-file", str(ready)], stdout=DEVNULL)
         try:
             while not ready.exists():
+                if process.poll() is not None:
+                    raise SystemExit(f"the simulator ended with status {process.returncode}")
                 time.sleep(0.1)
             yield json.loads(ready.read_text())
         finally:

@@ -13,9 +13,11 @@ and fixed. Finished pictures are kept under --out. Writes benchmarks/results/shi
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from filelock import FileLock
 from rich.progress import track
 
 from denoiser_training.batches import to_unit
@@ -35,6 +38,7 @@ from denoiser_training.data import load_pictures
 from denoiser_training.data_settings import DataSettings
 from denoiser_training.surrogates import Surrogate, load_surrogate
 from smoothing_proxy import Certificate, SmoothedClassifier, Smoothing, backend, denoiser
+from smoothing_proxy.backends.local.torch_module import weights_sha256
 from smoothing_proxy.denoisers.base import Denoiser
 from smoothing_proxy.images.codec import quantise
 from smoothing_proxy.images.noise import new_entropy, noisy_batch, pixels_to_grid
@@ -70,6 +74,12 @@ class Case:
     smoothing: Smoothing
     radii: Sequence[float]
     pictures: Mapping[str, tuple[Picture, str | None]]
+
+    def rows_in(self, folder: Path) -> Path:
+        """Where its finished pictures are kept: rows of other settings, weights or pictures are in other files."""
+        question = [self.title, repr(self.smoothing), denoiser(self.denoiser).fingerprint, self.classifier]
+        digest = hashlib.sha256(json.dumps([*question, sorted(self.pictures)]).encode()).hexdigest()
+        return folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', self.title)}-{digest[:12]}.jsonl"
 
 
 def cifar_pictures(count: int) -> dict[str, tuple[Picture, str | None]]:
@@ -225,10 +235,12 @@ def cifar_cases(arguments: argparse.Namespace) -> Iterator[Case]:
     for target in arguments.targets:
         for name in arguments.denoisers or ["cifar10"]:
             how = f"sigma {arguments.sigma:g} {arguments.method} n {arguments.n}"
-            title = f"cifar10 {name} {Path(target).stem} {how}"
+            title = f"cifar10 {Path(name).stem} {Path(target).stem} {how}, {arguments.pictures} pictures"
             network, one = cifar_target(target), denoiser(name)
             certify = streamed(network, one, smoothing)
-            yield Case(title, network.name, certify, lambda _: None, name, smoothing, CIFAR_RADII, pictures)
+            known = f"{network.name} {weights_sha256(network)[:16]}"
+            radii = smoothing.ladder or CIFAR_RADII
+            yield Case(title, known, certify, lambda _: None, name, smoothing, radii, pictures)
 
 
 def photo_cases(arguments: argparse.Namespace) -> Iterator[Case]:
@@ -237,7 +249,7 @@ def photo_cases(arguments: argparse.Namespace) -> Iterator[Case]:
         sigma=arguments.sigma, n0=20, n=100, alpha=ALPHA, method="fixed", working_size=PHOTO_SIZE
     )
     for name in arguments.denoisers or ["natural"]:
-        title = f"natural {name} mobilenet_v2 sigma {arguments.sigma:g} n 100"
+        title = f"natural {Path(name).stem} mobilenet_v2 sigma {arguments.sigma:g} n 100"
         client, pictures = photo_client(smoothing, name), photographs(arguments.pictures)
         yield Case(title, "mobilenet_v2", client.certify, client.classify, name, smoothing, PHOTO_RADII, pictures)
         client.close()
@@ -262,10 +274,11 @@ def speeds(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def keep(title: str, figures: Mapping[str, Any]) -> None:
     """Into the results, beside those of other rows."""
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "versions": software_versions()}
-    known[title] = {**figures, "on": machine}
-    RESULTS.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    with FileLock(f"{RESULTS}.lock"):
+        known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        known[title] = {**figures, "on": machine}
+        RESULTS.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
     print(title, json.dumps(figures, indent=2))
 
 
@@ -279,7 +292,7 @@ def main() -> None:
     parser.add_argument("--sigma", type=float, default=0.25)
     parser.add_argument("--radii", type=float, nargs="+", default=list(CIFAR_RADII), help="the ladder of cifar10")
     parser.add_argument("--method", choices=["target", "fixed"], default="target")
-    parser.add_argument("--n", type=int, default=10_000)
+    parser.add_argument("--n", type=int, default=10_000, help="the most draws of a picture, of cifar10")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "shipped")
     arguments = parser.parse_args()
     if arguments.what == "speed":
@@ -287,8 +300,7 @@ def main() -> None:
         return
     cases = cifar_cases(arguments) if arguments.what == "cifar10" else photo_cases(arguments)
     for case in cases:
-        name = "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in case.title)
-        keep(case.title, measured(case, arguments.out / f"{name}.jsonl"))
+        keep(case.title, measured(case, case.rows_in(arguments.out)))
 
 
 if __name__ == "__main__":

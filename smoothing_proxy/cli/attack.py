@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothing_proxy.cli.attack_question import album_of, labelled, question_of, smoothings_of
+from smoothing_proxy.cli.attack_question import album_of, check_gradients, labelled, question_of, smoothings_of
 from smoothing_proxy.cli.attack_show import attack_bars, figures_of, table_of, write_attack
 from smoothing_proxy.cli.options import json_option, key_values, settings_options
 from smoothing_proxy.cli.plan import folder_argument, labels_option, limit_option, picture_names
@@ -88,6 +88,7 @@ def attack(folder: Path, config: ProxyConfig, **asked: Any) -> None:
     from smoothing_proxy.redteam.queries import Queries
 
     question = question_of(asked)
+    check_gradients(question, config, asked["surrogate"])
     names = picture_names(folder, asked["limit"])
     classifier = make_classifier(config)
     classifier.check_sigma()

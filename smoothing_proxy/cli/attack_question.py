@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from smoothing_proxy.smoothing.base_classifier import BaseClassifier
     from smoothing_proxy.smoothing.settings import Smoothing
 
-__all__ = ["album_of", "labelled", "question_of", "smoothings_of"]
+__all__ = ["album_of", "check_gradients", "labelled", "question_of", "smoothings_of"]
 
 
 def question_of(asked: Mapping[str, Any]) -> Question:
@@ -43,6 +43,17 @@ def question_of(asked: Mapping[str, Any]) -> Question:
     if "transfer" in attacks and asked["surrogate"] is None:
         raise ConfigError("transfer: needs a surrogate with gradients: --surrogate local:FILE.pt2")
     return question
+
+
+def check_gradients(question: Question, config: ProxyConfig, surrogate: str | None) -> None:
+    """Raises ConfigError where an attack needs gradients that there are none of, before anything is paid."""
+    from smoothing_proxy.redteam.attacks.registry import ATTACKS
+    from smoothing_proxy.redteam.networks import check_differentiable
+
+    if any(ATTACKS[name].needs == "gradients" for name in question.attacks):
+        check_differentiable(config.backend.name)
+    if "transfer" in question.attacks and surrogate is not None:
+        check_differentiable(surrogate)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -105,7 +116,10 @@ def album_of(
     folder: Path, config: ProxyConfig, names: Sequence[str], classifier: BaseClassifier, asked: Mapping[str, Any]
 ) -> Album:
     """The pictures at their working size; labels are "" where the classifier's own answers are to count."""
+    import numpy as np
+
     from smoothing_proxy.images.codec import quantise
+    from smoothing_proxy.images.noise import GRID_SCALE
     from smoothing_proxy.images.pixels import read
     from smoothing_proxy.redteam.comparison import Album
     from smoothing_proxy.runs.reference import read_reference
@@ -115,7 +129,7 @@ def album_of(
     pixels = []
     for name in names:
         picture = prepare(read(root / name), config.smoothing.working_size)
-        pixels.append(quantise(picture.grid[None].astype("float32") / (255 * 256))[0])
+        pixels.append(quantise((picture.grid[None] / GRID_SCALE).astype(np.float32))[0])
     labels: Mapping[str, str] = {}
     if asked["labels_path"]:
         labels = read_reference(asked["labels_path"], names, classifier.labels, column=asked["label_column"])

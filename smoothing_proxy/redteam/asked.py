@@ -110,6 +110,7 @@ class AskedTarget(Asked):
     """
 
     closed = False
+    noisy = False
     gives = frozenset({"scores", "labels"})
 
     def __init__(
@@ -150,6 +151,7 @@ class HardenedTarget(Asked):
     """
 
     closed = False
+    noisy = True
     gives = frozenset({"scores", "labels"})
 
     def __init__(

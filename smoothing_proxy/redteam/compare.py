@@ -135,7 +135,7 @@ class _State:
         norm = self.question.norm_of(name)
         reach = [side.away <= eps * WITHIN for side in (raw, hardened)]
         stood = [
-            np.where(near, side.stands, clean)
+            np.where(near, side.stands & clean, clean)
             for near, side, clean in zip(reach, (raw, hardened), (self.raw, self.hardened), strict=True)
         ]
         row = Row(

@@ -62,7 +62,8 @@ def defended(
         mean: Tensor = torch.logsumexp(torch.cat(total, dim=1), dim=1) - math.log(copies)
         return mean
 
-    return Network(smoothed, name=f"{name}, sigma {sigma:g}", classes=network.classes, device=network.device)
+    name = f"{name}, sigma {sigma:g}"
+    return Network(smoothed, name=name, classes=network.classes, device=network.device, noisy=True)
 
 
 def differentiable_denoiser(denoiser: Denoiser, sigma: float) -> Denoising:

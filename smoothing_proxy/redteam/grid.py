@@ -21,6 +21,9 @@ Norm: TypeAlias = Literal["linf", "l2"]
 Pictures: TypeAlias = npt.NDArray[np.float32]
 """Float32 [n, 3, h, w] in [0, 1]."""
 
+Levels: TypeAlias = npt.NDArray[np.float64]
+"""In steps of 8 bits."""
+
 LEVELS = 255.0
 
 SLACK = 1e-6
@@ -28,6 +31,11 @@ SLACK = 1e-6
 
 NEARLY = 1e-3
 """Of a level; a float32 picture on the grid is not further than this from it."""
+
+TINY = 1e-12
+
+HALVINGS = 50
+"""Of an interval that a scale is looked for in."""
 
 
 def check_norm(norm: str) -> Norm:
@@ -61,31 +69,47 @@ def distances(pictures: Pictures, clean: Pictures, norm: Norm) -> npt.NDArray[np
 def rounded(pictures: Pictures, clean: Pictures, norm: Norm, eps: float | None) -> Pictures:
     """The pictures on the 8-bit grid, clipped to [0, 1], and no further than eps from the clean ones in `norm`.
 
-    clean: on the grid. eps: None rounds to the nearest. Within linf, each pixel goes to the nearest level that eps
-    allows. Within l2, pixels go toward the clean picture, and then back to the nearest level, those first that
-    lose most, as far as eps allows.
+    clean: on the grid. eps: None has no limit. In linf, each pixel goes to the nearest level that eps allows. In
+    l2, too, where that makes the change no smaller; else the change keeps its length, or eps: at l2 .25 a pixel of
+    a photograph moves by a sixth of a level in the mean, and by nothing at all if each were rounded by itself.
     """
     base = np.rint(clean.astype(np.float64) * LEVELS)
     wanted = np.clip(pictures.astype(np.float64), 0.0, 1.0) * LEVELS - base
-    moves = np.rint(wanted)
-    if eps is not None:
-        if norm == "linf":
+    if norm == "linf":
+        moves = np.rint(wanted)
+        if eps is not None:
             most = np.floor(eps * LEVELS + SLACK)
             moves = np.clip(moves, -most, most)
-        else:
-            moves = np.stack([_within_l2(one, eps * LEVELS) for one in wanted])
+    else:
+        limit = np.inf if eps is None else eps * LEVELS
+        moves = np.stack([_whole(*pair, limit) for pair in zip(wanted, base, strict=True)])
     return ((base + moves) / LEVELS).astype(np.float32)
 
 
-def _within_l2(wanted: npt.NDArray[np.float64], limit: float) -> npt.NDArray[np.float64]:
-    """wanted: moves in levels, [3, h, w]; whole moves near them whose l2 norm is at most `limit`."""
-    size = np.linalg.norm(wanted)
-    if size > limit:
-        wanted = wanted * (limit / size)
-    lengths = np.abs(wanted).ravel()
-    low = np.floor(lengths)
-    up = np.flatnonzero(lengths - low >= 0.5)
-    up = up[np.argsort(low[up] - lengths[up], kind="stable")]
-    spent = np.square(low).sum() + np.cumsum(2.0 * low[up] + 1.0)
-    low[up[spent <= limit**2]] += 1.0
-    return np.asarray(np.sign(wanted) * low.reshape(wanted.shape))
+def _whole(wanted: Levels, base: Levels, limit: float) -> Levels:
+    """wanted: moves from `base` in levels, [3, h, w]; whole ones along them, of an l2 norm of at most `limit`."""
+    size, nearest = float(np.linalg.norm(wanted)), np.rint(wanted)
+    if size <= np.linalg.norm(nearest) <= limit:
+        return np.asarray(nearest)
+    room = np.where(wanted > 0, LEVELS - base, base).ravel()
+    whole = _longest(np.abs(wanted).ravel(), room, min(size, limit) ** 2)
+    return np.asarray(np.sign(wanted) * whole.reshape(wanted.shape))
+
+
+def _longest(lengths: Levels, room: Levels, most: float) -> Levels:
+    """Whole numbers of at most `room` whose squares sum to at most `most`, that are as far along as can be.
+
+    A pixel's step from k to k + 1 levels adds its length to the move along, and 2k + 1 to the sum: those steps are
+    taken that give most for what they cost. Down to some bound on that, this is rounding the lengths at one scale.
+    """
+    low, high = 0.0, (np.sqrt(most) + 1.0) / max(float(lengths.max()), TINY)
+    for _ in range(HALVINGS):
+        scale = (low + high) / 2
+        fits = np.square(np.minimum(np.rint(scale * lengths), room)).sum() <= most
+        low, high = (scale, high) if fits else (low, scale)
+    whole = np.minimum(np.rint(low * lengths), room)
+    cost = 2.0 * whole + 1.0
+    free = np.flatnonzero((whole < room) & (lengths > 0))
+    free = free[np.argsort(-lengths[free] / cost[free], kind="stable")]
+    whole[free[np.square(whole).sum() + np.cumsum(cost[free]) <= most]] += 1.0
+    return np.asarray(whole)

@@ -47,7 +47,10 @@ class Judge(Asked):
         self.predicting, self.certifying = predicting, certifying
 
     def raw(self, pixels: Sequence[UInt8], subjects: Int64) -> list[Label | None]:
-        """The base classifier's answers to uint8 [h, w, 3] pictures, with neither noise nor denoiser."""
+        """The base classifier's answers to uint8 [h, w, 3] pictures, with neither noise nor denoiser.
+
+        Raises the BackendError of a query that failed: it is no success of an attack.
+        """
         return self.each(self._raw, pixels, subjects)
 
     def predict(self, pixels: Sequence[UInt8], subjects: Int64) -> list[Prediction]:
@@ -61,7 +64,9 @@ class Judge(Asked):
 
     async def _raw(self, picture: Picture) -> Label | None:
         label, _ = await self.sampler.clean(picture, Recalled(), number=CLEAN)
-        self.listener.forget(picture)
+        outcome = self.listener.outcomes.pop(picture.id)
+        if outcome.error is not None:
+            raise outcome.error
         return label
 
     async def _predict(self, picture: Picture) -> Prediction:

@@ -18,7 +18,7 @@ from smoothing_proxy.redteam.preprocessing import Fitted
 from smoothing_proxy.settings_file import parse_settings
 from smoothing_proxy.types import Label, Reply, ScoredLabel
 
-__all__ = ["Network", "differentiable"]
+__all__ = ["Network", "check_differentiable", "differentiable"]
 
 TORCH_FILES = (".pt", ".pt2", ".pth")
 
@@ -30,7 +30,8 @@ class Network(nn.Module):
     """A classifier as a differentiable function: float32 [n, 3, h, w] in [0, 1] to logits [n, k].
 
     module: in evaluation mode, and it stays in it, whatever an attack's library asks for. classes: the names of
-    its outputs. device: None takes that of its weights. seen: pictures that have passed through so far, forward.
+    its outputs. device: None takes that of its weights. noisy: whether the same picture gets other logits the next
+    time. seen: pictures that have passed through so far, forward.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Network(nn.Module):
         name: str,
         classes: Sequence[Label],
         device: torch.device | None = None,
+        noisy: bool = False,
     ) -> None:
         super().__init__()
         self._module = (module,)  # not registered: an exported program refuses to be told its mode
         self.name = name
+        self.noisy = noisy
         self.classes = tuple(classes)
         self.seen = 0
         self.device = device or _device_of(module)
@@ -82,13 +85,19 @@ def differentiable(name: str, *, labels: LabelMap | None = None, **options: Any)
     return _grouped(network, labels or LabelMap())
 
 
-def _opened(name: str, options: dict[str, Any]) -> tuple[TorchScorer, tuple[str, ...] | None, str]:
+def check_differentiable(name: str) -> None:
+    """Raises ConfigError for a classifier that is not PyTorch's, by its name alone, before anything is asked."""
     kind, _, target = name.partition(":")
-    if kind == "local" and target.startswith("torchvision/"):
+    if kind != "local" or not (target.startswith("torchvision/") or target.endswith(TORCH_FILES)):
+        raise ConfigError(_no_gradients(name))
+
+
+def _opened(name: str, options: dict[str, Any]) -> tuple[TorchScorer, tuple[str, ...] | None, str]:
+    check_differentiable(name)
+    target = name.partition(":")[2]
+    if target.startswith("torchvision/"):
         scorer, settings = torchvision_scorer(target.removeprefix("torchvision/"), name=name, **options)
         return scorer, settings.names(), settings.output
-    if kind != "local" or not target.endswith(TORCH_FILES):
-        raise ConfigError(_no_gradients(name))
     asked = parse_settings(TorchOptions, options, source=name)
     file = existing_file(target)
     scorer = (exported_scorer if file.suffix == ".pt2" else script_scorer)(file, asked)

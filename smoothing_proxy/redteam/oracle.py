@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,8 +12,20 @@ from smoothing_proxy.redteam.targets import Heard, Target
 
 __all__ = ["Oracle", "Spent"]
 
+CONFIRMATIONS = (1, 2, 4)
+"""Further looks at a picture that a noisy target has another answer to, as long as all of them together agree: of
+hundreds of queries some get another answer by chance, and an attack that ends there has found nothing.
+"""
+
 REPEATS = 50
 """Times the budget; who asks what was answered before so often is going round in circles."""
+
+
+SMALLEST = 1e-12
+"""A share below it has this one's logarithm."""
+
+Row: TypeAlias = tuple[int, bool, float, float]
+"""An answer, whether it is another one than the label, and the log scores of the label and of the best other."""
 
 
 class Spent(Exception):  # noqa: N818 (a budget that is used up is no error)
@@ -23,7 +37,8 @@ class Oracle:
 
     clean: float32 [3, h, w]. label: index into the target's classes. eps: the most that the answer may be away in
     `norm`; None for the nearest that is found. max_queries: queries that are paid for at most. subject: the
-    picture's number. Pictures are rounded to 8 bits before they are asked about, within eps.
+    picture's number. Pictures are rounded to 8 bits before they are asked about, within eps. What would become the
+    best of a noisy target is asked about again, on its own account.
     """
 
     def __init__(
@@ -78,18 +93,38 @@ class Oracle:
         heard = self._target.ask(pixels, labels, subjects=subjects)
         self.queries += len(pixels)
         for key, picture, row in zip(keys, to_pictures(pixels), _rows(heard, self._label), strict=True):
-            self._known[key] = row[1:]
-            self._keep(picture, *row)
+            self._known[key] = self._kept(picture, row)[1:]
 
-    def _keep(self, picture: npt.NDArray[np.float32], answer: int, wrong: bool, own: float, other: float) -> None:  # noqa: FBT001
-        """The nearest one with another answer; before there is one, that where the label leads least."""
+    def _kept(self, picture: npt.NDArray[np.float32], row: Row) -> Row:
+        """Keeps the nearest one with another answer; before there is one, that where the label leads least."""
         away = float(distances(picture[None], self._clean[None], self._norm)[0])
-        rank = (0, away) if wrong else (1, own - other)
+        sure = True
+        if row[1] and (0, away) < self._rank and self._target.noisy:
+            row, sure = self._confirmed(picture, row)
+        answer, wrong, own, other = row
+        rank = (0, away) if wrong and sure else (1, own - other)
         if rank < self._rank:
-            self._rank, self.best, self.answer = rank, picture, answer
+            self._rank, self.best, self.answer = rank, picture, answer if sure else self._label
+        return row
+
+    def _confirmed(self, picture: npt.NDArray[np.float32], row: Row) -> tuple[Row, bool]:
+        """The row with the mean scores of several looks, and whether there were enough of them to believe it."""
+        shares = [np.exp(row[2:])]
+        for looks in CONFIRMATIONS:
+            if looks > self._max_queries - self.queries:
+                return row, False
+            pixels = np.repeat(to_pixels(picture[None]), looks, axis=0)
+            labels, subjects = (np.full(looks, number) for number in (self._label, self._subject))
+            heard = self._target.ask(pixels, labels, subjects=subjects)
+            self.queries += looks
+            shares += list(np.exp(np.stack([heard.own, heard.other], axis=1)))
+            own, other = np.mean(shares, axis=0)
+            if own >= other:
+                return (self._label, False, float(np.log(own)), float(np.log(max(other, SMALLEST)))), True
+        return (row[0], True, float(np.log(max(own, SMALLEST))), float(np.log(other))), True
 
 
-def _rows(heard: Heard, label: int) -> list[tuple[int, bool, float, float]]:
+def _rows(heard: Heard, label: int) -> list[Row]:
     """Answer, whether it is another one than the label, and the two scores."""
     columns = zip(heard.answers.tolist(), heard.own.tolist(), heard.other.tolist(), strict=True)
     return [(answer, answer != label, own, other) for answer, own, other in columns]

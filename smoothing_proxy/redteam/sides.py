@@ -53,18 +53,18 @@ class ConfiguredSides:
             False: self._open.enter_context(AskedTarget(classifier, classes, **common)),  # type: ignore[arg-type]
             True: self._open.enter_context(HardenedTarget(classifier, classes, draws=draws, **common)),  # type: ignore[arg-type]
         }
-        self._networks: dict[tuple[str, bool], Network] = {}
+        self._networks: dict[tuple[bool, bool], Network] = {}
 
     def target(self, needs: str, hardened: bool) -> Target:  # noqa: FBT001 (one of two, by position in compare)
         """See compare.Sides."""
         if needs != "gradients":
             return self._asked[hardened]
-        network = self._network(self._config.backend, hardened=hardened)
+        network = self._network(surrogate=False, hardened=hardened)
         return GradientTarget(network, batch_size=MOST_AT_ONCE if hardened else 64)
 
     def surrogate(self, hardened: bool) -> Network | None:  # noqa: FBT001
         """See compare.Sides. An attacker of the hardened classifier puts the same defence before the surrogate."""
-        return None if self._surrogate is None else self._network(self._surrogate, hardened=hardened)
+        return None if self._surrogate is None else self._network(surrogate=True, hardened=hardened)
 
     def judge(self, queries: Queries, *, predicting: Smoothing, certifying: Smoothing) -> Judge:
         """What the product itself answers; closed with this."""
@@ -91,19 +91,20 @@ class ConfiguredSides:
     ) -> None:
         self.close()
 
-    def _network(self, named: NamedOptions, *, hardened: bool) -> Network:
-        key = (named.name, hardened)
+    def _network(self, *, surrogate: bool, hardened: bool) -> Network:
+        key = (surrogate, hardened)
         if key not in self._networks:
-            self._networks[key] = self._hardened(named) if hardened else self._raw(named)
+            self._networks[key] = self._hardened(surrogate=surrogate) if hardened else self._raw(surrogate)
         return self._networks[key]
 
-    def _raw(self, named: NamedOptions) -> Network:
+    def _raw(self, surrogate: bool) -> Network:  # noqa: FBT001
+        named = self._surrogate if surrogate and self._surrogate is not None else self._config.backend
         labels: LabelMap | None = self._config.labels
         return differentiable(named.name, labels=labels, **named.options)
 
-    def _hardened(self, named: NamedOptions) -> Network:
+    def _hardened(self, *, surrogate: bool) -> Network:
         return defended(
-            self._network(named, hardened=False),
+            self._network(surrogate=surrogate, hardened=False),
             self._classifier.denoiser,
             sigma=self._classifier.sigma,
             copies=self.copies,

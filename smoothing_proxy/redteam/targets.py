@@ -64,6 +64,11 @@ class Target(Protocol):
         """Whether `classes` are all that it can answer."""
         ...
 
+    @property
+    def noisy(self) -> bool:
+        """Whether it may answer the same question otherwise the next time."""
+        ...
+
     def ask(self, pixels: UInt8, labels: Int64, *, subjects: Int64 | None = None) -> Heard:
         """uint8 [n, h, w, 3] and int64 [n]: one query for each picture.
 
@@ -91,6 +96,11 @@ class GradientTarget:
     def classes(self) -> tuple[Label, ...]:
         """Of the network."""
         return self.network.classes
+
+    @property
+    def noisy(self) -> bool:
+        """Of the network."""
+        return self.network.noisy
 
     def ask(self, pixels: UInt8, labels: Int64, *, subjects: Int64 | None = None) -> Heard:
         """See Target."""

@@ -89,6 +89,16 @@ def test_a_classifier_without_gradients_names_what_works_on_it(folder: Path) -> 
     assert "attacks that work on it: hopskipjump, boundary, square, and transfer" in result.stderr
 
 
+def test_nothing_is_paid_before_missing_gradients_are_noticed(folder: Path, tmp_path: Path) -> None:
+    result = _run(
+        folder / "pictures", "--classifier", "scripted:3", *COMMON, "--attack", "square,fgsm", "--eps", "0.1",
+        "-b", "price_usd=0.001", "--yes", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "scripted:3: has no gradients" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_attack_budget_above_the_money_budget_is_refused(folder: Path, tmp_path: Path) -> None:
     result = _run(
         folder / "pictures", "--classifier", "scripted:3", *COMMON, "--attack", "square", "--eps", "0.1",

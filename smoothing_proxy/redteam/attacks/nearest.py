@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+import torch
 from pydantic import Field
 
 from smoothing_proxy.redteam.attacks.base import Batched, Found, Job, network_of
@@ -34,10 +38,17 @@ class CarliniWagnerOptions(Batched):
 
 
 def deepfool(job: Job) -> Found:
-    """Moosavi-Dezfooli, Fawzi, Frossard 2016."""
-    options = job.options
-    classes = min(options.classes, len(network_of(job).classes))
-    return made_by(job, "DeepFool", max_iter=options.steps, epsilon=options.overshoot, nb_grads=classes)
+    """Moosavi-Dezfooli, Fawzi, Frossard 2016.
+
+    ART's leaves the class that the network answers, whatever the label is: a picture that is wrong already would
+    be made right. It stays as it is.
+    """
+    network, options = network_of(job), job.options
+    classes = min(options.classes, len(network.classes))
+    found = made_by(job, "DeepFool", max_iter=options.steps, epsilon=options.overshoot, nb_grads=classes)
+    answers = network.logits(torch.from_numpy(job.pictures), options.batch_size).argmax(dim=1).numpy()
+    wrong = (answers != job.labels) & (not network.noisy)
+    return replace(found, pictures=np.where(wrong[:, None, None, None], job.pictures, found.pictures))
 
 
 def carlini_wagner(job: Job) -> Found:

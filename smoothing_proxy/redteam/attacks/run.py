@@ -9,19 +9,28 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.redteam.attacks.base import AttackKind, AttackResult, Found, Job
 from smoothing_proxy.redteam.attacks.registry import ATTACKS, L2_SQUARE_PX, attack_named
 from smoothing_proxy.redteam.grid import Norm, Pictures, check_norm, distances, rounded, to_pixels
 from smoothing_proxy.redteam.networks import Network
-from smoothing_proxy.redteam.targets import Int64, Target
+from smoothing_proxy.redteam.targets import GradientTarget, Int64, Target
 from smoothing_proxy.settings_file import parse_settings
 
 __all__ = ["ScaleWarning", "check_eps", "check_side", "run_attack"]
 
 FURTHER = (1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5)
 """How much further along the same line a nearest picture is looked for that stays another answer in bytes."""
+
+LOOKS = 8
+"""At a nearest picture, of a target that answers by chance: one answer alone may be luck."""
+
+TINY = 1e-12
+
+FURTHEST_L2 = 10.0
+"""Above it an l2 eps is doubted: two photographs of 32 x 32 pixels are about so far from each other."""
 
 SLACK = 1.0 + 1e-5
 """For an eps that is a whole number of levels, written with few digits."""
@@ -81,7 +90,7 @@ def run_attack(
         norm=used,
         eps=eps,
         pictures=final,
-        unrounded=found.pictures,
+        unrounded=found.pictures if eps is None or kind.nearest else _within(found.pictures, pictures, used, eps),
         l2=away["l2"],
         linf=away["linf"],
         answers=answers,
@@ -99,6 +108,13 @@ def check_eps(norm: Norm, eps: float) -> None:
         warnings.warn(
             f"eps = {eps:g} looks like a 0..255 scale: in linf, 1 is the whole range from black to white; "
             f"{eps:g} of 255 is {eps / 255:.4g} here",
+            ScaleWarning,
+            stacklevel=3,
+        )
+    if norm == "l2" and eps >= FURTHEST_L2:
+        warnings.warn(
+            f"eps = {eps:g} looks like a 0..255 scale: in l2, where proofs reach to 1 or so, {eps:g} of 255 is "
+            f"{eps / 255:.4g} here",
             ScaleWarning,
             stacklevel=3,
         )
@@ -132,8 +148,19 @@ def _check(
             f"{len(labels)} labels and pictures {list(pictures.shape)}: expected [n, 3, h, w], n >= 1"
         )
     check_side(kind.name, norm, min(pictures.shape[2:]))
+    _check_outputs(target, pictures[:1])
     if labels.min() < 0 or labels.max() >= len(target.classes):
         raise ConfigError(f"labels from {labels.min()} to {labels.max()}: {target.name} has {len(target.classes)}")
+
+
+def _check_outputs(target: Target, picture: Pictures) -> None:
+    """Raises ConfigError where a network's outputs are not as many as its classes: answers would be misread."""
+    if isinstance(target, GradientTarget):
+        outputs = list(target.network.logits(torch.from_numpy(picture)).shape[1:])
+        if outputs != [len(target.classes)]:
+            raise ConfigError(
+                f"{target.name}: {len(target.classes)} classes are named, and its outputs are {outputs}"
+            )
 
 
 def _settled(job: Job, kind: AttackKind, found: Found) -> tuple[Pictures, Int64, Int64]:
@@ -150,10 +177,29 @@ def _settled(job: Job, kind: AttackKind, found: Found) -> tuple[Pictures, Int64,
         clean = job.pictures[left]
         moved = clean + np.float32(further) * (found.pictures[left] - clean)
         final[left] = rounded(moved, clean, job.norm, None if kind.nearest else job.eps)
-        heard = job.target.ask(to_pixels(final[left]), job.labels[left], subjects=job.subjects[left])
-        answers[left] = heard.answers
-        looks[left] += 1
+        heard, asked = _looked_at(job, final, left, LOOKS if kind.nearest and job.target.noisy else 1)
+        answers[left] = heard
+        looks[left] += asked
         left = np.flatnonzero(~found.reached(answers, job.labels))
         if len(left) == 0:
             break
     return final, answers, looks
+
+
+def _looked_at(job: Job, pictures: Pictures, chosen: Int64, looks: int) -> tuple[Int64, int]:
+    """The answers to the chosen pictures, those that most of so many looks give, and how many looks there were."""
+    pixels, labels, subjects = to_pixels(pictures[chosen]), job.labels[chosen], job.subjects[chosen]
+    heard = np.stack([job.target.ask(pixels, labels, subjects=subjects).answers for _ in range(looks)])
+    counted = [np.unique(one, return_counts=True) for one in heard.T]
+    return np.array([given[times.argmax()] for given, times in counted], np.int64), looks
+
+
+def _within(pictures: Pictures, clean: Pictures, norm: Norm, eps: float) -> Pictures:
+    """The pictures before rounding, on [0, 1] and within eps: some parts of attacks look for the nearest one."""
+    change = np.clip(pictures, 0.0, 1.0).astype(np.float64) - clean
+    if norm == "linf":
+        change = np.clip(change, -eps, eps)
+    else:
+        size = np.sqrt(np.square(change).sum(axis=(1, 2, 3), keepdims=True))
+        change *= np.minimum(1.0, eps / np.maximum(size, TINY))
+    return (clean + change).astype(np.float32)

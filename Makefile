@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test slow lint check fix bench ablation clean
+.PHONY: setup demo test slow lint check fix bench figures ablation clean
 
 setup: $(VENV)/.ready
 
@@ -16,8 +16,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup  ## the whole system on this machine
 	$(BIN)/smoothing-proxy demo
 
-test: setup  ## the normal suite, minutes
-	$(BIN)/python -m pytest
+test: setup  ## the normal suite, minutes on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: setup  ## long simulations and soaks
 	$(BIN)/python -m pytest -m slow --timeout=3600
@@ -33,6 +33,13 @@ check: lint test  ## what CI runs
 fix: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+figures: setup  ## what the shipped denoisers prove, from ../shared/data: an hour or two
+	$(BIN)/python benchmarks/certify_shipped.py cifar10 --radii 0 0.25 0.5 --n 5000
+	$(BIN)/python benchmarks/certify_shipped.py natural --sigma 0.25
+	$(BIN)/python benchmarks/certify_shipped.py natural --sigma 0.12
+	$(BIN)/python benchmarks/certify_shipped.py speed
+	$(BIN)/python benchmarks/certify_live.py --draws 100
 
 bench: setup  ## every benchmark; figures land in benchmarks/results
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done

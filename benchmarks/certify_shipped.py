@@ -50,6 +50,7 @@ from smoothing_proxy.types import Draws, Votes
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "shipped.json"
+DOCS = ROOT / "docs" / "denoisers.md"
 SHARED = Path(os.environ.get("SMOOTHING_PROXY_SHARED_DATA", ROOT.parent / "shared" / "data"))
 ALPHA = 0.001
 CIFAR_RADII = (0.0, 0.1, 0.25, 0.5, 0.75)
@@ -279,7 +280,36 @@ def keep(title: str, figures: Mapping[str, Any]) -> None:
         known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         known[title] = {**figures, "on": machine}
         RESULTS.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        write_table(known)
     print(title, json.dumps(figures, indent=2))
+
+
+def write_table(known: Mapping[str, Any]) -> None:
+    """The rows with certified accuracies, into docs/denoisers.md."""
+    lines = [
+        "| denoiser | classifier | sigma | pictures | draws each | certified at l2 radius |",
+        "|---" * 6 + "|",
+    ]
+    for title, row in known.items():
+        if "certified" not in row:
+            continue
+        asked = row["smoothing"]
+        most = f"at most {asked['max_queries']:,}" if asked["target_radii"] else f"{asked['n0']} + {asked['n']:,}"
+        points = row["certified"].items()
+        shares = ", ".join(f"{share[0]:g} ({share[1]:g}-{share[2]:g}) at {r}" for r, share in points)
+        draws = f"{row['queries a picture']:g} ({most})" if asked["target_radii"] else most
+        cells = [
+            Path(row["denoiser"]).stem,
+            title.split()[2],
+            f"{asked['sigma']:g}",
+            row["pictures"],
+            draws,
+            shares,
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    text = DOCS.read_text(encoding="utf-8")
+    start, end = text.index("<!-- shipped -->"), text.index("<!-- /shipped -->")
+    DOCS.write_text(text[:start] + "<!-- shipped -->\n" + "\n".join(lines) + "\n" + text[end:], encoding="utf-8")
 
 
 def main() -> None:

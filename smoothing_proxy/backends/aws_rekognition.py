@@ -34,8 +34,8 @@ NAME = "aws-rekognition"
 
 _ADVICE: Mapping[type[BackendError], str] = {
     BackendTimeoutError: "it may have been billed",
-    BackendUnavailableError: "check the network, the region and the endpoint; where TLS fails, check `verify` (or "
-    "AWS_CA_BUNDLE), this machine's clock, and a proxy that reads along",
+    BackendUnavailableError: "check the network, the region and the endpoint; with https also check `verify` (or "
+    "AWS_CA_BUNDLE), this machine's clock, and who reads along",
 }
 
 

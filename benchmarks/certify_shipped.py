@@ -196,7 +196,7 @@ def _figures(case: Case, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for row in rows
     ]
     return {
-        "denoiser": case.denoiser,
+        "denoiser": Path(case.denoiser).stem,
         "fingerprint": denoiser(case.denoiser).fingerprint,
         "classifier": case.classifier,
         "pictures": len(rows),
@@ -299,7 +299,7 @@ def write_table(known: Mapping[str, Any]) -> None:
         shares = ", ".join(f"{share[0]:g} ({share[1]:g}-{share[2]:g}) at {r}" for r, share in points)
         draws = f"{row['queries a picture']:g} ({most})" if asked["target_radii"] else most
         cells = [
-            Path(row["denoiser"]).stem,
+            row["denoiser"],
             title.split()[2],
             f"{asked['sigma']:g}",
             row["pictures"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -113,7 +114,7 @@ REFUSED = [
 def test_what_needs_draws_that_were_never_made_is_refused(
     tmp_path: Path, smoothing: Smoothing, votes: list[str], question: Question
 ) -> None:
-    path = recorded(tmp_path, smoothing, votes)
+    path = recorded(tmp_path, replace(smoothing, lookahead=1), votes)  # draws sent ahead may suffice by chance
     with pytest.raises(
         LedgerError, match=r"one\.png: its recorded stream ends after \d+ draws.* This run can answer"
     ):

@@ -74,8 +74,13 @@ def plan(
     click.echo(json.dumps(figures, indent=2) if as_json else plan_lines(figures))
 
 
-def prior_from(pilot_run: Path | None, config: ProxyConfig, classifier: BaseClassifier) -> Prior:
-    """What is expected of the pictures: what the published logs say, or what an earlier run's votes make of it."""
+def prior_from(
+    pilot_run: Path | None, config: ProxyConfig, classifier: BaseClassifier, *, insecure_seed: int | None = None
+) -> Prior:
+    """What is expected of the pictures: what the published logs say, or what an earlier run's votes make of it.
+
+    insecure_seed: of a run whose settings are chosen by it.
+    """
     from smoothing_proxy.assembly import LEDGER_NAME
     from smoothing_proxy.ledger.reader import LedgerReader
     from smoothing_proxy.runs.choosing import prior_of_run
@@ -86,7 +91,9 @@ def prior_from(pilot_run: Path | None, config: ProxyConfig, classifier: BaseClas
     if not (pilot_run / LEDGER_NAME).is_file():
         raise ConfigError(f"{pilot_run}: no run folder, {LEDGER_NAME} is missing")
     with LedgerReader.open(pilot_run / LEDGER_NAME) as ledger:
-        return prior_of_run(ledger, config.smoothing, classifier, where=str(pilot_run))
+        return prior_of_run(
+            ledger, config.smoothing, classifier, where=str(pilot_run), insecure_seed=insecure_seed
+        )
 
 
 def picture_names(folder: Path, limit: int | None) -> list[str]:

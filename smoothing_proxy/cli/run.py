@@ -75,7 +75,7 @@ def run(
     reference = None
     if labels_path:
         reference = read_reference(labels_path, names, classifier.labels, column=label_column)
-    prior = prior_from(pilot_run, config, classifier)
+    prior = prior_from(pilot_run, config, classifier, insecure_seed=insecure_seed if choose else None)
     if choose:
         asked = int(reference is None)
         config = _chosen(config, classifier, prior, out, pictures=len(names), extra=asked)

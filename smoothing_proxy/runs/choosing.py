@@ -9,7 +9,7 @@ from typing import Any
 
 from smoothing_proxy.errors import ConfigError, RunMismatchError
 from smoothing_proxy.ledger.reader import LedgerReader
-from smoothing_proxy.runs.manifest import check_same_question, describe_question
+from smoothing_proxy.runs.manifest import check_same_question, describe_question, described_entropy
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.plan import ladder_of, most_draws
 from smoothing_proxy.smoothing.settings import Smoothing
@@ -154,16 +154,29 @@ def begun_with(asked: Smoothing, recorded: Smoothing) -> Smoothing:
     return replace(asked, **chosen)
 
 
-def prior_of_run(ledger: LedgerReader, smoothing: Smoothing, classifier: BaseClassifier, *, where: str) -> Prior:
+def prior_of_run(
+    ledger: LedgerReader,
+    smoothing: Smoothing,
+    classifier: BaseClassifier,
+    *,
+    where: str,
+    insecure_seed: int | None = None,
+) -> Prior:
     """The published prior, with an earlier run's recorded votes as a pilot.
 
-    where: the run's folder, for messages. Raises ConfigError when the run's draws are of another base classifier
-    or noise level, or when it has none.
+    where: the run's folder, for messages. insecure_seed: of the run whose settings are chosen by it, whose noise
+    must be another. Raises ConfigError when the run's draws are of another base classifier or noise level, or of
+    the same insecure seed, or when it has none.
     """
     recorded = ledger.manifest()
     pilot = pilot_of(ledger)
     if recorded is None or not pilot:
         raise ConfigError(f"{where}: no draws in it that could be a pilot")
+    if insecure_seed is not None and recorded["entropy"] == described_entropy(insecure_seed):
+        raise ConfigError(
+            f"{where}: its noise was made from --insecure-seed {insecure_seed}, too: settings chosen by draws "
+            "that the proof counts again prove nothing; take another seed"
+        )
     asked = _about_draws(describe_question(smoothing, classifier, reference=""))
     try:
         check_same_question(_about_draws(recorded), asked, where=where)

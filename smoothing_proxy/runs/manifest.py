@@ -12,7 +12,13 @@ from smoothing_proxy.errors import RunMismatchError
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.settings import Smoothing
 
-__all__ = ["check_same_question", "check_same_software", "describe_question", "software_versions"]
+__all__ = [
+    "check_same_question",
+    "check_same_software",
+    "describe_question",
+    "described_entropy",
+    "software_versions",
+]
 
 PACKAGES = (
     "smoothing-proxy",
@@ -41,8 +47,13 @@ def describe_question(
         "labels": classifier.labels.fingerprint(),
         "encoding": asdict(classifier.encoding),
         "reference": reference,
-        "entropy": "operating system" if insecure_seed is None else f"insecure seed {insecure_seed}",
+        "entropy": described_entropy(insecure_seed),
     }
+
+
+def described_entropy(insecure_seed: int | None) -> str:
+    """Where a run's noise comes from, as its manifest says it."""
+    return "operating system" if insecure_seed is None else f"insecure seed {insecure_seed}"
 
 
 def software_versions() -> dict[str, str]:

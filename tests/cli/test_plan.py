@@ -104,6 +104,26 @@ def test_a_pilot_of_other_draws_is_refused(
     assert message in result.stderr
 
 
+def test_settings_are_not_chosen_by_the_noise_that_the_proof_counts(invoke: Invoke, folder: Path) -> None:
+    invoke("run", folder, *TARGET, "--out", "pilot", "--limit", "2", "--insecure-seed", "7")
+    chosen = (
+        "run",
+        folder,
+        *BASE,
+        "--target-radius",
+        "0.25",
+        "--out",
+        "out",
+        "--choose",
+        "--budget-queries",
+        "9000",
+    )
+    same = invoke(*chosen, "--from-run", "pilot", "--insecure-seed", "7")
+    assert same.exit_code == 2
+    assert "take another seed" in same.stderr
+    assert invoke(*chosen, "--from-run", "pilot", "--insecure-seed", "8").exit_code == 0
+
+
 def test_a_pilot_at_another_level_and_method_counts(invoke: Invoke, folder: Path) -> None:
     invoke("run", folder, *SETTINGS, "--out", "out")
     settings = ("--sigma", "0.2", "--target-radius", "0.1", "--alpha", "0.01", *SETTINGS[:2])

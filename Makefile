@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test slow lint check fix bench figures ablation clean
+.PHONY: setup demo test slow lint check fix bench figures studies studies-full ablation clean
 
 setup: $(VENV)/.ready
 
@@ -40,6 +40,12 @@ figures: setup  ## what the shipped denoisers prove, from ../shared/data: an hou
 	$(BIN)/python benchmarks/certify_shipped.py natural --sigma 0.12
 	$(BIN)/python benchmarks/certify_shipped.py speed
 	$(BIN)/python benchmarks/certify_live.py --draws 100
+
+studies: setup  ## the three defences in tables, from ../shared/data: an hour or two
+	$(BIN)/python benchmarks/compare_defences.py
+
+studies-full: setup  ## the same with ResNet18 and more pictures: hours on a GPU
+	$(BIN)/python benchmarks/compare_defences.py --full
 
 bench: setup  ## every benchmark; figures land in benchmarks/results
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done

@@ -12,10 +12,11 @@ from torch import nn
 
 from denoiser_training.classifier_card import read_classifier_card
 from denoiser_training.config import SurrogateSettings
-from denoiser_training.surrogates import load_surrogate
+from denoiser_training.surrogates import Surrogate, load_surrogate
+from denoiser_training.tflite_networks import read_tflite
 from smoothing_proxy.errors import ConfigError, nearest
 
-__all__ = ["card", "weights"]
+__all__ = ["card", "tflite", "weights"]
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -50,3 +51,20 @@ def weights(architecture: str, path: str, classes: str, input_px: int = 0) -> tu
         raise ConfigError(f"unknown classes {classes!r}{nearest(classes, CLASSES)}")
     settings = SurrogateSettings(name=Path(path).stem, network=architecture, weights=Path(path), input_px=input_px)
     return load_surrogate(settings), CLASSES[classes]
+
+
+def tflite(path: str, classes: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """A quantised network of others with its weights as reals, so that it may be differentiated; see read_tflite.
+
+    classes: as of `weights`. Pictures of another size are resized to the file's.
+    Raises ConfigError for a file that is no such network, or has another number of classes.
+    """
+    if classes not in CLASSES:
+        raise ConfigError(f"unknown classes {classes!r}{nearest(classes, CLASSES)}")
+    network = read_tflite(Path(path))
+    made = Surrogate(Path(path).stem, network, input_px=network.side_px)
+    if made.classes(network.side_px) != len(CLASSES[classes]):
+        raise ConfigError(
+            f"{path}: {made.classes(network.side_px)} outputs, and {classes} has {len(CLASSES[classes])}"
+        )
+    return made, CLASSES[classes]

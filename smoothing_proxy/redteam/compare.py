@@ -20,7 +20,7 @@ from smoothing_proxy.redteam.attacks.run import check_side, run_attack
 from smoothing_proxy.redteam.comparison import Album, Comparison, Question, Row, Shown, Sides
 from smoothing_proxy.redteam.grid import Norm, distances, to_pictures, to_pixels
 from smoothing_proxy.redteam.judge import Judge, most_predicted
-from smoothing_proxy.redteam.proof import covers, standing
+from smoothing_proxy.redteam.proof import CONFIRMATIONS, covers, standing
 from smoothing_proxy.redteam.targets import Int64, UInt8
 from smoothing_proxy.smoothing.plan import most_draws
 from smoothing_proxy.smoothing.settings import Smoothing
@@ -38,8 +38,11 @@ WITHIN = 1.0 + 1e-5
 def most_queries(
     question: Question, predicting: Smoothing, certifying: Smoothing, *, pictures: int, draws: int
 ) -> int:
-    """The most that all of it can ask the base classifier. draws: of one query of the hardened classifier."""
-    predicted = most_predicted(predicting)
+    """The most that all of it can ask the base classifier. draws: of one query of the hardened classifier.
+
+    Wherever the product's own prediction is asked for, a proof may be in doubt, and is confirmed by further ones.
+    """
+    predicted = (1 + CONFIRMATIONS) * most_predicted(predicting)
     each = 2 + predicted + most_draws(certifying)
     for name in question.attacks:
         entry = ATTACKS[name]

@@ -22,16 +22,22 @@ __all__ = ["Network", "check_differentiable", "differentiable"]
 
 TORCH_FILES = (".pt", ".pt2", ".pth")
 
-SMALLEST = 1e-12
-"""Probabilities below it have this one's logarithm."""
+SMALLEST = 1e-30
+"""Probabilities below it have this one's logarithm; gradients go through its inverse, which is a float32 still."""
+
+UNITY = 1e-3
+"""By which probabilities may miss 1 together."""
 
 
 class Network(nn.Module):
     """A classifier as a differentiable function: float32 [n, 3, h, w] in [0, 1] to logits [n, k].
 
-    module: in evaluation mode, and it stays in it, whatever an attack's library asks for. classes: the names of
-    its outputs. device: None takes that of its weights. noisy: whether the same picture gets other logits the next
-    time. seen: pictures that have passed through so far, forward.
+    module: in evaluation mode, and it stays in it, whatever an attack's library asks for; where its first outputs
+    are probabilities (none negative, 1 together), their logarithms are the logits: the softmax of a softmax is
+    flat, and leaves an attack no gradient. classes: the names of its outputs. device: None takes that of its
+    weights. noisy: whether the same picture gets other logits the next time. seen: pictures that have passed
+    through so far, forward.
+    steady: of a noisy one, the same with the noise of a number, one for all pictures; None cannot be had so.
     """
 
     def __init__(
@@ -42,9 +48,12 @@ class Network(nn.Module):
         classes: Sequence[Label],
         device: torch.device | None = None,
         noisy: bool = False,
+        steady: Callable[[Tensor, int], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self._module = (module,)  # not registered: an exported program refuses to be told its mode
+        self._steady = steady
+        self._probabilities: bool | None = None
         self.name = name
         self.noisy = noisy
         self.classes = tuple(classes)
@@ -55,7 +64,24 @@ class Network(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """See the class."""
         self.seen += len(pictures)
-        return self._module[0](pictures)
+        return self._as_logits(self._module[0](pictures))
+
+    def with_noise(self, pictures: Tensor, number: int) -> Tensor:
+        """The same, with the noise of that number: what two pictures get for one number can be compared.
+
+        Fresh noise where there is none to be had by number.
+        """
+        if self._steady is None:
+            logits: Tensor = self(pictures)
+            return logits
+        self.seen += len(pictures)
+        return self._as_logits(self._steady(pictures, number))
+
+    def _as_logits(self, outputs: Tensor) -> Tensor:
+        seen = outputs.detach()
+        if self._probabilities is None and bool(torch.isfinite(seen).all()):
+            self._probabilities = _are_probabilities(seen)
+        return outputs.clamp_min(SMALLEST).log() if self._probabilities else outputs
 
     def logits(self, pictures: Tensor, batch_size: int = 64) -> Tensor:
         """The same without gradients, a batch at a time, on the CPU."""
@@ -67,13 +93,14 @@ class Network(nn.Module):
         return torch.cat(parts)
 
 
-def differentiable(name: str, *, labels: LabelMap | None = None, **options: Any) -> Network:
+def differentiable(name: str, /, *, label_map: LabelMap | None = None, **options: Any) -> Network:
     """The network behind a classifier of this machine that PyTorch runs.
 
-    name: as `backend` takes it: "local:torchvision/resnet18", "local:net.pt2", "local:net.pt"; options: its own.
-    labels: outputs that it makes one label of are one class here too, with the best of their logits; outputs that
-    it drops are no class. Sizes other than the network's own are resized as near to how the backend does it as a
-    differentiable function can be.
+    name: as `backend` takes it: "local:torchvision/resnet18", "local:net.pt2", "local:net.pt"; options: its own,
+    such as `labels`, the names of its outputs.
+    label_map: outputs that it makes one label of are one class here too, with the best of their logits; outputs
+    that it drops are no class. Sizes other than the network's own are resized as near to how the backend does it
+    as a differentiable function can be.
 
     Raises ConfigError for a classifier that is not PyTorch's, naming the attacks that work on it all the same.
     """
@@ -82,7 +109,7 @@ def differentiable(name: str, *, labels: LabelMap | None = None, **options: Any)
         weight.requires_grad = False
     classes = names or _numbered(scorer)
     network = Network(_Logits(scorer, output), name=name, classes=classes, device=scorer.device)
-    return _grouped(network, labels or LabelMap())
+    return _grouped(network, label_map or LabelMap())
 
 
 def check_differentiable(name: str) -> None:
@@ -112,6 +139,10 @@ def _no_gradients(name: str) -> str:
         f"{name}: has no gradients, since PyTorch does not run it; attacks that work on it: {asked}, and transfer "
         "from a surrogate that has them (local:torchvision/NAME, local:FILE.pt2, local:FILE.pt)"
     )
+
+
+def _are_probabilities(outputs: Tensor) -> bool:
+    return bool((outputs >= 0).all()) and bool(((outputs.sum(dim=1) - 1).abs() < UNITY).all())
 
 
 def _device_of(module: object) -> torch.device:

@@ -86,7 +86,8 @@ class Oracle:
 
     def _allowed(self, pictures: Pictures) -> Pictures:
         clean = np.broadcast_to(self._clean, pictures.shape)
-        return rounded(pictures, clean, self._norm, self._eps)
+        finite = np.where(np.isfinite(pictures), pictures, clean)  # ART's Square in l2 divides by 0 now and then
+        return rounded(finite, clean, self._norm, self._eps)
 
     def _ask(self, pixels: npt.NDArray[np.uint8], keys: list[bytes]) -> None:
         labels, subjects = (np.full(len(pixels), number) for number in (self._label, self._subject))

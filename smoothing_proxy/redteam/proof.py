@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from smoothing_proxy.redteam.judge import Judge
     from smoothing_proxy.redteam.targets import Int64, UInt8
 
-__all__ = ["BrokenProofError", "covers", "standing"]
+__all__ = ["CONFIRMATIONS", "BrokenProofError", "covers", "standing"]
 
 CONFIRMATIONS = 2
 """Further predictions, on fresh noise, that have to agree before a proof is called broken."""

@@ -99,8 +99,8 @@ class ConfiguredSides:
 
     def _raw(self, surrogate: bool) -> Network:  # noqa: FBT001
         named = self._surrogate if surrogate and self._surrogate is not None else self._config.backend
-        labels: LabelMap | None = self._config.labels
-        return differentiable(named.name, labels=labels, **named.options)
+        label_map: LabelMap | None = self._config.labels
+        return differentiable(named.name, label_map=label_map, **named.options)
 
     def _hardened(self, *, surrogate: bool) -> Network:
         return defended(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from smoothing_proxy.cli.app import app
+from smoothing_proxy.cli.attack_show import table_of
+from smoothing_proxy.redteam.comparison import Row
 from smoothing_proxy.redteam.grid import to_pixels
 from tests.redteam.digit_net import CLASSES, save_digit_program, test_digits
 
@@ -54,10 +57,37 @@ def test_raw_hardened_and_certified_stand_in_one_table_with_pictures(folder: Pat
     ]  # fmt: skip
     assert all(row["certified"] <= row["hardened"] for row in figures["rows"])
     assert figures["rows"][1]["raw"] < 1.0
+    shown = [line.split() for line in result.stdout.splitlines() if line.startswith(("eot-pgd", "hopskipjump"))]
+    assert [int(words[6]) for words in shown] == [row["by_proof"] for row in figures["rows"]]
     drawn = sorted(path.name for path in tmp_path.glob("*.png"))
     assert len(drawn) == 8
     with Image.open(tmp_path / "eot-pgd-0.6-raw.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 20, "something is drawn"
+
+
+def test_the_backends_own_option_labels_names_the_classes_that_gradients_are_of(folder: Path) -> None:
+    names = ["nil", *(f"the {number}" for number in range(1, 10))]
+    (folder / "names.txt").write_text("\n".join(names) + "\n")
+    result = _run(
+        folder / "pictures", "--classifier", f"local:{folder / 'digits.pt2'}", *COMMON, "--limit", "2",
+        "-b", f"labels={folder / 'names.txt'}", "--attack", "fgsm", "--eps", "0.1", "--eot", "2", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert {one["reference"] for one in found["certificates"]} <= set(names)
+    assert found["clean"]["raw"] == 1.0
+
+
+def test_the_table_says_how_many_labels_stand_by_proof_alone() -> None:
+    row = Row("pgd", "l2", 0.25, 0.1, 0.5, 0.4, 20, 20, 1.0, 2.0, by_proof=7)
+    figures = {
+        "pictures": 10, "backend": "b", "denoiser": "d", "sigma": 0.25, "clean": {"raw": 1.0, "hardened": 0.9},
+        "rows": [asdict(row)],
+    }  # fmt: skip
+    lines = table_of(figures).splitlines()
+    column = lines[1].index("by proof") + len("by proof")
+    assert lines[3][:column].endswith(" 7")
+    assert "by proof: of how many of these" in lines[4]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from smoothing_proxy.redteam.paying import check_affordable, open_ledger
 from smoothing_proxy.redteam.proof import BrokenProofError, covers, standing
 from smoothing_proxy.redteam.queries import Queries
 from smoothing_proxy.redteam.sides import ConfiguredSides
-from smoothing_proxy.redteam.targets import OTHER
+from smoothing_proxy.redteam.targets import OTHER, Target
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.settings import Smoothing
 from smoothing_proxy.types import Certificate, Votes
@@ -147,10 +147,37 @@ def test_an_attack_above_the_money_budget_is_refused_before_anything_is_sent() -
     classifier = BaseClassifier(ScriptedBackend("cat", price_usd=0.01), denoiser("identity"), sigma=SIGMA)
     question = Question(attacks=("square", "transfer", "pgd"), eps=(0.1, 0.2), max_queries=50)
     most = most_queries(question, SMOOTHING, SMOOTHING, pictures=2, draws=8)
-    assert most == 2 * (2 + 300 + 300 + 2 * (50 * 9 + 301) + 2 * (9 + 301) + 2 * 301)
-    with pytest.raises(ConfigError, match=r"up to 6,652 queries \(\$66.52\), and the budget allows 100"):
+    assert most == 2 * (2 + 900 + 300 + 2 * (50 * 9 + 901) + 2 * (9 + 901) + 2 * 901)
+    with pytest.raises(ConfigError, match=r"up to 15,052 queries \(\$150.52\), and the budget allows 100"):
         check_affordable(_config("scripted:cat", Budget(usd=1.0)), classifier, most)
-    check_affordable(_config("scripted:cat", Budget(usd=67.0)), classifier, most)
+    check_affordable(_config("scripted:cat", Budget(usd=151.0)), classifier, most)
+
+
+def test_the_largest_number_of_queries_holds_where_a_doubtful_proof_is_asked_about_again() -> None:
+    """A vendor that changes its mind right after it was certified: the worst case for the number of queries."""
+    smoothing = Smoothing(sigma=SIGMA, n0=10, n=50, method="fixed")
+    vendor = ScriptedBackend(["a"] * 60 + ["b"] * 1000)
+    classifier = BaseClassifier(vendor, denoiser("identity"), sigma=SIGMA)
+    album = Album(["0.png"], _album(1).pixels, ["a"])
+    question = Question(attacks=(), eps=())
+    with (
+        Queries() as queries,
+        Judge(classifier, predicting=smoothing, certifying=smoothing, queries=queries) as judge,
+        pytest.raises(BrokenProofError),
+    ):
+        compare(question, album, _Unasked(), judge, _no_bars)
+    most = most_queries(question, smoothing, smoothing, pictures=1, draws=1)
+    assert vendor.asked == most - 1, "all but the one that finds out the labels"
+
+
+class _Unasked:
+    """Sides that no attack looks at."""
+
+    def target(self, needs: str, hardened: bool) -> Target:
+        raise AssertionError(needs)
+
+    def surrogate(self, hardened: bool) -> None:
+        raise AssertionError(hardened)
 
 
 def test_no_l2_attack_makes_the_hardened_classifier_worse_than_what_is_certified(tmp_path: Path) -> None:

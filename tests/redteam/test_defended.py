@@ -110,7 +110,7 @@ def test_pictures_of_another_size_are_fitted_nearly_as_the_backend_does(program:
 
 def test_outputs_of_one_label_are_one_class(program: str) -> None:
     labels = LabelMap(groups={"round": ("0", "6", "8", "9")})
-    network = differentiable(program, labels=labels)
+    network = differentiable(program, label_map=labels)
     assert network.classes == ("round", "1", "2", "3", "4", "5", "7")
     pictures = torch.from_numpy(test_digits(5)[0])
     plain = digit_module()(pictures)

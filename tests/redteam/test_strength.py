@@ -19,6 +19,7 @@ from smoothing_proxy.redteam.comparison import Question
 from smoothing_proxy.redteam.grid import Norm, distances, rounded, to_pixels
 from smoothing_proxy.redteam.judge import Judge
 from smoothing_proxy.redteam.networks import Network
+from smoothing_proxy.redteam.oracle import Oracle
 from smoothing_proxy.redteam.queries import Queries
 from smoothing_proxy.redteam.sides import ConfiguredSides
 from smoothing_proxy.redteam.targets import GradientTarget
@@ -77,6 +78,16 @@ def test_an_answer_that_changed_by_chance_does_not_end_a_black_box_attack(name: 
     if name == "square":
         assert found.queries.min() > 60
         assert found.linf.min() > 0.05, "what came nearest is kept"
+
+
+def test_pixels_that_are_no_numbers_are_left_as_they_were_and_within_eps() -> None:
+    pictures, labels = test_digits(1)
+    oracle = Oracle(digit_target(), pictures[0], int(labels[0]), norm="l2", eps=0.3, max_queries=4, subject=0)
+    broken = np.clip(pictures + np.float32(0.1), 0, 1)
+    broken[0, 1] = np.nan
+    oracle.scores(broken)
+    assert distances(oracle.best[None], pictures, "l2")[0] <= 0.3 * (1 + 1e-5)
+    assert (oracle.best[1] == pictures[0, 1]).all()
 
 
 def _sturdy() -> GradientTarget:

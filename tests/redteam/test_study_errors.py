@@ -20,6 +20,7 @@ WEIGHTS = (
 )
 NET = f'network = "{NETS}:shades"'
 FAR = 'name = "far"\nattack = "eot-pgd"'
+FAR_OPTIONS = 'norm = "l2"\neps = 5.0\noptions = { steps = 3 }'
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,11 @@ FAR = 'name = "far"\nattack = "eot-pgd"'
         ('norm = "l2"\neps = 5.0', 'norm = "l2"', "attack 'far': eot-pgd: say how far it may go with eps"),
         ("{ steps = 3 }", "{ step = 3 }", "options: step: unknown key; did you mean 'steps'"),
         ('attack = "descend"', 'attack = "descend"\nnorm = "linf"', "descend works in l2, not in linf"),
+        (
+            f"{FAR}\n{FAR_OPTIONS}",
+            'name = "far"\nattack = "square"\nnorm = "l2"\neps = 5.0',
+            "at least 10 px, not 8",
+        ),
         (FAR, f"{FAR}\naims = true", "aims = true: for attacks with an option `aim`"),
         (FAR, f'{FAR}\nsurrogate = "steeper"', "transfer needs one, and no other attack takes one"),
         (FAR, f'{FAR}\nsurrogate = "steep"', "no surrogate 'steep'; did you mean 'steeper'"),

@@ -35,6 +35,7 @@ class Job:
     eps: on the [0, 1] scale, in `norm`; None for attacks that look for the nearest picture. options: the attack's
     own settings, checked. max_queries: for each picture, of attacks without gradients. surrogate: for transfer.
     done: told how many pictures are finished. subjects: int64 [n], the pictures' numbers in the target's books.
+    aims: int64 [n], classes that a targeted attack is to reach; None leaves them to the attack.
     """
 
     target: Target
@@ -48,6 +49,7 @@ class Job:
     surrogate: Network | None
     done: Callable[[int], None]
     subjects: Int64
+    aims: Int64 | None = None
 
     @property
     def radius(self) -> float:

@@ -30,7 +30,10 @@ class DescendOptions(Batched):
 
 
 def descend(job: Job) -> Found:
-    """Pictures that are still not of the wanted class after the last step stay as they are by then."""
+    """Pictures that are still not of the wanted class after the last step stay as they are by then.
+
+    Each picture has an aim of its own (job.aims), or that of the options; a batch takes its steps together.
+    """
     network, options = network_of(job), job.options
     aims = _aims(job)
     made, queries = job.pictures.copy(), np.zeros(len(job.pictures), np.int64)
@@ -46,6 +49,8 @@ def descend(job: Job) -> Found:
 def _aims(job: Job) -> Tensor:
     classes, aim = len(network_of(job).classes), job.options.aim
     labels = torch.from_numpy(job.labels)
+    if job.aims is not None:
+        return torch.from_numpy(job.aims)
     if aim is None:
         return (labels + 1) % classes
     if aim >= classes:

@@ -53,6 +53,7 @@ def run_attack(
     max_queries: int = 1000,
     surrogate: Network | None = None,
     subjects: Int64 | None = None,
+    aims: Int64 | None = None,
     done: Callable[[int], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> AttackResult:
@@ -63,18 +64,21 @@ def run_attack(
     or whatever the attack makes of them. eps: on the [0, 1] scale; only attacks that look for the nearest picture
     do without. norm: None takes the attack's usual one. options: the attack's own settings. max_queries: for each
     picture, of attacks without gradients. surrogate: for transfer. subjects: int64 [n], the pictures' numbers in
-    the target's books; None counts from 0. done: told how many pictures are finished.
+    the target's books; None counts from 0. aims: int64 [n], a class that each picture is to reach, for attacks
+    with an option `aim`, which is then left out. done: told how many pictures are finished.
 
     Raises ConfigError for an unknown name, norm or option, an eps that is missing or not above 0, a target that
-    lacks what the attack needs (with those that work on it), a class-count mismatch of surrogate and target, and a
-    missing library. Warns (ScaleWarning) of an eps that looks like one on the 0..255 scale.
+    lacks what the attack needs (with those that work on it), aims that are no classes, a class-count mismatch of
+    surrogate and target, and a missing library. Warns (ScaleWarning) of an eps that looks like one on the 0..255
+    scale.
     """
     kind = attack_named(name)
     used = check_norm(norm or kind.norms[0])
     _check(kind, target, used, eps, pictures, labels)
     settings = parse_settings(kind.options, options, source=f"attack {name}")
+    _check_aims(kind, target, labels, aims)
     subjects = np.arange(len(labels)) if subjects is None else subjects
-    job = Job(target, pictures, labels, used, eps, settings, seed, max_queries, surrogate, done, subjects)
+    job = Job(target, pictures, labels, used, eps, settings, seed, max_queries, surrogate, done, subjects, aims)
     if max_queries < 1:
         raise ConfigError(f"max_queries = {max_queries}: an attack takes at least one query")
     begun = clock()
@@ -151,6 +155,20 @@ def _check(
     _check_outputs(target, pictures[:1])
     if labels.min() < 0 or labels.max() >= len(target.classes):
         raise ConfigError(f"labels from {labels.min()} to {labels.max()}: {target.name} has {len(target.classes)}")
+
+
+def _check_aims(kind: AttackKind, target: Target, labels: Int64, aims: Int64 | None) -> None:
+    if aims is None:
+        return
+    if "aim" not in kind.options.model_fields:
+        raise ConfigError(f"{kind.name}: aims at no class; aims are for descend")
+    if len(aims) != len(labels) or aims.min() < 0 or aims.max() >= len(target.classes):
+        raise ConfigError(
+            f"{kind.name}: {len(aims)} aims from {aims.min()} to {aims.max()} for {len(labels)} pictures; "
+            f"{target.name} has {len(target.classes)} classes, from 0"
+        )
+    if (aims == labels).any():
+        raise ConfigError(f"{kind.name}: an aim is the picture's own label")
 
 
 def _check_outputs(target: Target, picture: Pictures) -> None:

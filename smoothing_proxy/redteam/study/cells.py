@@ -20,7 +20,7 @@ __all__ = ["CERTIFIED", "CLEAN", "Adversarial", "Cell", "CellStore", "digest"]
 CLEAN, CERTIFIED = "clean", "certified"
 """Columns without an attack."""
 
-FORMAT = 3
+FORMAT = 4
 """Goes into every digest: cells of another format are made again."""
 
 

@@ -117,6 +117,9 @@ class AttackEntry(Settings):
     works that never round. aims: classes to be reached, drawn by the seed from all but the picture's own (for
     `descend`); without them the attack chooses. bpda: gradients go past a filter as if it were not there (Athalye,
     Carlini, Wagner 2018), which helps where its own say little. pictures: at most so many, spread evenly; 0: all.
+    draws: noisy copies behind one query of a smoothed row, of attacks that only ask; 0 takes as many as its votes.
+    max_queries: of such attacks, for each picture. eps of an attack that looks for the nearest picture: one that
+    is further away does not count, and the row is judged by the picture as it was.
     """
 
     name: str = Field(pattern=NAME)
@@ -132,6 +135,7 @@ class AttackEntry(Settings):
     aims: bool = False
     bpda: bool = False
     pictures: NonNegativeInt = 0
+    draws: NonNegativeInt = 0
 
 
 class Row(Settings):

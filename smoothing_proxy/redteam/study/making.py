@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +15,14 @@ from smoothing_proxy.redteam.defended import defended
 from smoothing_proxy.redteam.filters import straight_through
 from smoothing_proxy.redteam.grid import Pictures, check_norm
 from smoothing_proxy.redteam.networks import Network
+from smoothing_proxy.redteam.study.asking import AskedRow
 from smoothing_proxy.redteam.study.cells import Adversarial
-from smoothing_proxy.redteam.study.config import AttackEntry
+from smoothing_proxy.redteam.study.config import AttackEntry, DefenceEntry
 from smoothing_proxy.redteam.study.pipelines import Pipeline
-from smoothing_proxy.redteam.targets import GradientTarget
+from smoothing_proxy.redteam.targets import GradientTarget, Target
 from smoothing_proxy.settings_file import parse_settings
 
-__all__ = ["check_attack", "drawn_aims", "known_network", "make"]
+__all__ = ["check_attack", "copies_behind", "drawn_aims", "known_network", "make"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -65,16 +64,44 @@ def make(
     pictures: float32 [n, 3, h, w] on the 8-bit grid. numbers: theirs in the study. labels: int64 [n], indices into
     the network's classes. Raises ConfigError as run_attack does.
     """
-    network = known_network(pipeline, seed, bpda=attack.bpda)
-    job = _Job(attack, GradientTarget(network, batch_size=pipeline.batch), surrogate, seed)
     attacked = pipeline.answers(pictures, numbers) == labels
-    aims = drawn_aims(labels, len(network.classes), seed) if attack.aims else None
+    aims = drawn_aims(labels, len(pipeline.network.classes), seed) if attack.aims else None
     began = time.perf_counter()
-    made, queries = job.made(pictures, labels, aims)
+    result = run_attack(
+        attack.attack,
+        _target(attack, pipeline, seed),
+        pictures,
+        labels,
+        eps=attack.eps,
+        norm=attack.norm,
+        options=attack.options,
+        seed=seed,
+        max_queries=attack.max_queries,
+        surrogate=surrogate,
+        subjects=np.array(numbers, np.int64),
+        aims=aims,
+    )
+    made = result.pictures if attack.rounded else result.unrounded
     seconds = time.perf_counter() - began
     answers = pipeline.answers(made, numbers)
     reached = answers != labels if aims is None else answers == aims
-    return Adversarial(made, attacked, reached, queries, seconds)
+    return Adversarial(made, attacked, reached, int(result.queries.sum()), seconds)
+
+
+def copies_behind(attack: AttackEntry, defence: DefenceEntry) -> int:
+    """Noisy copies behind one query of the attack, or behind one of its passes."""
+    if defence.smoothing is None:
+        return 1
+    if attack_named(attack.attack).needs == "gradients":
+        return defence.smoothing.copies
+    return attack.draws or defence.smoothing.votes
+
+
+def _target(attack: AttackEntry, pipeline: Pipeline, seed: int) -> Target:
+    """What the attack sees of the row: all of it, or only its answers."""
+    if attack_named(attack.attack).needs == "gradients":
+        return GradientTarget(known_network(pipeline, seed, bpda=attack.bpda), batch_size=pipeline.batch)
+    return AskedRow(pipeline, copies_behind(attack, pipeline.defence))
 
 
 def known_network(pipeline: Pipeline, seed: int, *, bpda: bool = False) -> Network:
@@ -109,38 +136,3 @@ def drawn_aims(labels: Labels, classes: int, seed: int) -> Labels:
     """For each picture a class other than its own, all of them equally likely; a function of the seed."""
     steps = np.random.default_rng([seed, classes]).integers(1, classes, len(labels))
     return np.asarray((labels + steps) % classes, np.int64)
-
-
-@dataclass(frozen=True)
-class _Job:
-    attack: AttackEntry
-    target: GradientTarget
-    surrogate: Network | None
-    seed: int
-
-    def made(self, pictures: Pictures, labels: Labels, aims: Labels | None) -> tuple[Pictures, int]:
-        """The adversarial pictures, and the queries of all together."""
-        if aims is None:
-            return self._run(pictures, labels, {})
-        made, queries = pictures.copy(), 0
-        for aim in np.unique(aims):
-            chosen = aims == aim
-            made[chosen], asked = self._run(pictures[chosen], labels[chosen], {"aim": int(aim)})
-            queries += asked
-        return made, queries
-
-    def _run(self, pictures: Pictures, labels: Labels, extra: dict[str, Any]) -> tuple[Pictures, int]:
-        attack = self.attack
-        result = run_attack(
-            attack.attack,
-            self.target,
-            pictures,
-            labels,
-            eps=attack.eps,
-            norm=attack.norm,
-            options={**attack.options, **extra},
-            seed=self.seed,
-            max_queries=attack.max_queries,
-            surrogate=self.surrogate,
-        )
-        return (result.pictures if attack.rounded else result.unrounded), int(result.queries.sum())

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from smoothing_proxy.backends.local.loading import label_names
 from smoothing_proxy.backends.local.torch_module import torch_device, weights_sha256
 from smoothing_proxy.backends.registry import backend
 from smoothing_proxy.errors import ConfigError, SmoothingProxyError
@@ -40,11 +39,7 @@ def open_network(entry: ClassifierEntry, device: str) -> Opened:
 def _local(entry: ClassifierEntry, device: str) -> Opened:
     options: dict[str, Any] = {"device": device, **entry.options}
     asked = backend(entry.network, **options)
-    names = options.pop("labels", None)
-    network = differentiable(entry.network, **options)
-    if names is not None:
-        network = Network(network, name=entry.name, classes=label_names(names), device=network.device)
-    return Opened(network, digest(dict(asked.fingerprint), entry.options))
+    return Opened(differentiable(entry.network, **options), digest(dict(asked.fingerprint), entry.options))
 
 
 def _made(entry: ClassifierEntry, device: str) -> Opened:

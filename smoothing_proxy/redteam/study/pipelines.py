@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from smoothing_proxy.denoisers.base import Denoiser
 from smoothing_proxy.errors import ConfigError
@@ -28,6 +30,8 @@ from smoothing_proxy.types import Certificate, Votes
 __all__ = ["NOTHING", "Pipeline"]
 
 Answers = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
 
 NOTHING = -1
 """The answer of logits that are not finite, and of a tie among votes for nothing."""
@@ -88,21 +92,47 @@ class Pipeline:
             selection=selection,
         )
 
+    def scores(self, pictures: Pictures) -> Scores:
+        """Of a row without smoothing: the logarithms of its classes' shares, float64 [n, k]."""
+        assert self.defence.smoothing is None, "smoothing answers with votes"
+        parts = [pictures[i : i + self.batch] for i in range(0, len(pictures), self.batch)]
+        logits = torch.cat([self._logits(self._filtered(part)) for part in parts])
+        return np.asarray(torch.log_softmax(logits.double(), dim=1).numpy())
+
+    def further_votes(self, picture: Pictures, number: int, draws: int, first: int) -> Counts:
+        """Of smoothing: how many of `draws` copies get each class, int64 [k]. picture: a version of that number's.
+
+        The draws are others than those behind answers and certificates. first: how many of these went before.
+        """
+        smoothing = self._smoothing()
+        start = smoothing.votes + smoothing.n0 + smoothing.n + first
+        given = self._draws(picture, number, range(start, start + draws), smoothing.sigma)
+        return np.bincount(given[given != NOTHING], minlength=len(self.network.classes)).astype(np.int64)
+
     def _smoothing(self) -> SmoothingEntry:
         assert self.defence.smoothing is not None, "only smoothing certifies"
         return self.defence.smoothing
 
+    @cached_property
+    def _known(self) -> dict[tuple[int, bytes], int]:
+        """Answers to pictures by number and hash: the same noise gives the same answer again."""
+        return {}
+
     def _vote(self, picture: Pictures, number: int) -> int:
-        smoothing = self._smoothing()
-        top = _votes(self._draws(picture, number, range(smoothing.votes), smoothing.sigma)).top()
-        return NOTHING if top is None else int(top)
+        key = (number, sha256(picture.tobytes()).digest())
+        if key not in self._known:
+            smoothing = self._smoothing()
+            top = _votes(self._draws(picture, number, range(smoothing.votes), smoothing.sigma)).top()
+            self._known[key] = NOTHING if top is None else int(top)
+        return self._known[key]
 
     def _draws(self, picture: Pictures, number: int, draws: range, sigma: float) -> Answers:
         """The class that each noisy copy gets."""
         grid = to_grid(np.clip(picture.transpose(1, 2, 0).astype(np.float64), 0.0, 1.0))
         entropy = insecure_entropy(self.seed, b"study %d" % number)
         parts = []
-        for few in _parts(draws, self.batch):
+        whole = self.denoiser.batch_size  # a batch that is not full costs as much as one that is
+        for few in _parts(draws, max(1, self.batch // whole) * whole):
             copies = quantise(self.denoiser.denoise(noisy_batch(grid, entropy, few, sigma), sigma))
             parts.append(self._classified(_planes(copies.astype(np.float32) / np.float32(255))))
         return np.concatenate(parts)
@@ -115,8 +145,11 @@ class Pipeline:
         return _planes(shown.astype(np.float32) / np.float32(255))
 
     def _classified(self, pictures: Pictures) -> Answers:
-        logits = self.network.logits(torch.from_numpy(np.ascontiguousarray(pictures)), self.batch)
+        logits = self._logits(pictures)
         return np.where(torch.isfinite(logits).all(dim=1), logits.argmax(dim=1), NOTHING).astype(np.int64)
+
+    def _logits(self, pictures: Pictures) -> Tensor:
+        return self.network.logits(torch.from_numpy(np.ascontiguousarray(pictures)), self.batch)
 
 
 def check_network(network: Network, height: int, width: int) -> None:

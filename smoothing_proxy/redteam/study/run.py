@@ -12,17 +12,28 @@ import numpy.typing as npt
 
 from smoothing_proxy.denoisers.registry import denoiser
 from smoothing_proxy.errors import ConfigError, SmoothingProxyError
-from smoothing_proxy.redteam.grid import distances
+from smoothing_proxy.redteam.attacks.registry import attack_named
+from smoothing_proxy.redteam.attacks.run import check_side
+from smoothing_proxy.redteam.grid import Pictures, check_norm, distances
+from smoothing_proxy.redteam.proof import BrokenProofError
 from smoothing_proxy.redteam.study.cells import CERTIFIED, CLEAN, Adversarial, Cell, CellStore, digest
 from smoothing_proxy.redteam.study.config import AttackEntry, Row, StudyConfig
 from smoothing_proxy.redteam.study.making import check_attack, make
 from smoothing_proxy.redteam.study.networks import Opened, open_network
 from smoothing_proxy.redteam.study.pictures import Gallery, read_gallery
 from smoothing_proxy.redteam.study.pipelines import Pipeline
+from smoothing_proxy.redteam.study.verdicts import covered
+from smoothing_proxy.stats.binomial import lower_bound
 
 __all__ = ["Study", "prepare"]
 
 Judged = npt.NDArray[np.bool_]
+
+SLACK = 1.0 + 1e-5
+"""For an eps that is a whole number of levels, written with few digits."""
+
+DOUBT = 1e-6
+"""The chance at which votes against a proof are no chance any more."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +118,48 @@ class Study:
     def _attacked(self, row: Row, attack: AttackEntry, store: CellStore) -> Cell:
         chosen = self.gallery.evenly(attack.pictures)
         made = self._adversarial(row, attack, chosen, store)
-        labels = self._labels(row)[chosen]
-        answers = self.pipelines[row.name].answers(made.pictures, chosen)
-        far = distances(made.pictures, self.gallery.pictures[chosen], "l2")
+        clean, labels = self.gallery.pictures[chosen], self._labels(row)[chosen]
+        beyond = _beyond(attack, made.pictures, clean)
+        shown = np.where(beyond[:, None, None, None], clean, made.pictures)
+        answers = self.pipelines[row.name].answers(shown, chosen)
+        self._check_proofs(row, shown, chosen, np.flatnonzero(answers != labels), store)
+        far = distances(made.pictures, clean, "l2")
         return Cell(
             kind="attack",
             right=_flags(answers == labels),
             l2=tuple(round(float(one), 6) for one in far),
             attacked=_flags(made.attacked),
-            reached=int(np.count_nonzero(made.reached & made.attacked)),
+            reached=int(np.count_nonzero(made.reached & made.attacked & ~beyond)),
             queries=made.queries,
             seconds=round(made.seconds, 3),
         )
+
+    def _check_proofs(
+        self, row: Row, shown: Pictures, chosen: list[int], wrong: npt.NDArray[np.int64], store: CellStore
+    ) -> None:
+        """Raises BrokenProofError where a label that was proven to stand has no majority of many fresh votes.
+
+        A majority of few votes may be another one by chance; the table takes the certificate's word there.
+        """
+        certified, smoothing = store.get(self.key(row, CERTIFIED)), row.defence.smoothing
+        if certified is None or smoothing is None:
+            return
+        pipeline, labels = self.pipelines[row.name], self._labels(row)
+        numbers = self.gallery.evenly(smoothing.certify_pictures)
+        radii = {i: far for i, right, far in zip(numbers, certified.right, certified.l2, strict=True) if right}
+        far = distances(shown, self.gallery.pictures[chosen], "l2")
+        for place in wrong:
+            number = chosen[place]
+            if covered(far[place], radii.get(number, 0.0)):
+                votes = pipeline.further_votes(shown[place], number, smoothing.n, 0)
+                others = smoothing.n - int(votes[labels[number]])
+                if lower_bound(others, smoothing.n, DOUBT) > 0.5:
+                    raise BrokenProofError(
+                        f"{self.gallery.names[number]}: proven to keep its label within l2 radius "
+                        f"{radii[number]:.4f} by {row.name}, and an attack took it away at {far[place]:.4f}: "
+                        f"{others} of {smoothing.n} votes. More often than alpha = {smoothing.alpha:g} that is a "
+                        "bug in this package: please report it"
+                    )
 
     def _adversarial(self, row: Row, attack: AttackEntry, chosen: list[int], store: CellStore) -> Adversarial:
         """Made on the row that the attack knows, once for all the rows that are shown them."""
@@ -149,6 +190,9 @@ def prepare(config: StudyConfig) -> Study:
         check_attack(attack)
     networks = {one.name: open_network(one, config.device) for one in config.classifiers}
     gallery = read_gallery(config.data, config.pictures)
+    for attack in config.attacks:
+        norm = attack.norm or attack_named(attack.attack).norms[0]
+        check_side(attack.attack, norm, min(gallery.pictures.shape[2:]))
     pipelines = {row.name: _pipeline(row, networks, config) for row in config.rows()}
     for pipeline in pipelines.values():
         pipeline.check(*gallery.pictures.shape[2:])
@@ -181,6 +225,14 @@ def _check_classes(study: Study, maker: Row, attack: AttackEntry) -> None:
             f"attack {attack.name!r}: surrogate {attack.surrogate!r} and {maker.classifier.name!r} have not the "
             f"same classes ({len(theirs)} and {len(ours)} of them)"
         )
+
+
+def _beyond(attack: AttackEntry, pictures: Pictures, clean: Pictures) -> Judged:
+    """bool [n]: which of the nearest pictures found are further away than what counts."""
+    kind = attack_named(attack.attack)
+    if attack.eps is None or not kind.nearest:
+        return np.zeros(len(clean), np.bool_)
+    return distances(pictures, clean, check_norm(attack.norm or kind.norms[0])) > attack.eps * SLACK
 
 
 def _flags(found: Judged | Sequence[bool]) -> tuple[bool, ...]:

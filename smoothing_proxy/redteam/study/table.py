@@ -10,9 +10,16 @@ from dataclasses import dataclass
 
 from smoothing_proxy.redteam.study.cells import CERTIFIED, CLEAN, Cell
 from smoothing_proxy.redteam.study.config import SELF, AttackEntry, Row, StudyConfig, evenly
+from smoothing_proxy.redteam.study.making import copies_behind
+from smoothing_proxy.redteam.study.verdicts import decided
 from smoothing_proxy.stats.curves import Share, share_of
 
 __all__ = ["Finder", "Line", "csv_text", "lines_of", "markdown"]
+
+COSTS = (
+    "by_proof queries_per_answer ms_per_answer "
+    "queries_per_attacked_picture copies_per_attack_query ms_per_attacked_picture"
+)
 
 Finder = Callable[[Row, "AttackEntry | str"], "Cell | None"]
 """The cell of a row and a column; None where it is not finished."""
@@ -26,7 +33,8 @@ class Line:
     l2: mean distance over the pictures that it had to change, NaN where there is none. reached: the share of them
     that it turned, as it saw it. score: clean accuracy times l2, for attacks with aims, else NaN.
     before, theirs: accuracy of the row, and of that which it was made on, on the same pictures without the attack.
-    queries, ms: of the defence for one answer. asked: of the attack for each picture.
+    queries, ms: of the defence for one answer. asked, took_ms: of the attack for each picture. draws: noisy copies
+    behind each query or pass of the attack. by_proof: of the right answers, those that a certificate decides.
     """
 
     row: Row
@@ -41,7 +49,10 @@ class Line:
     theirs: float = math.nan
     queries: int = 0
     asked: float = math.nan
+    draws: int = 1
+    took_ms: float = math.nan
     ms: float = math.nan
+    by_proof: int = 0
 
 
 def lines_of(config: StudyConfig, find: Finder) -> list[Line]:
@@ -50,13 +61,11 @@ def lines_of(config: StudyConfig, find: Finder) -> list[Line]:
     for row in config.rows():
         clean = find(row, CLEAN)
         if clean is not None:
-            share = _share(clean.right, config)
-            lines.append(Line(row, CLEAN, share, queries=clean.queries, ms=clean.ms))
-        for attack in config.columns(row):
-            cell = find(row, attack)
-            if cell is not None:
-                theirs = find(config.maker(attack, row), CLEAN)
-                lines.append(_attacked(config, row, attack, cell, _on(clean, attack), _on(theirs, attack)))
+            right, by_proof = _clean(row, find)
+            share = _share(right, config)
+            lines.append(Line(row, CLEAN, share, queries=clean.queries, ms=clean.ms, by_proof=by_proof))
+        met = [attack for attack in config.columns(row) if find(row, attack) is not None]
+        lines += [_attacked(config, row, attack, find) for attack in met]
         lines += _certified(config, row, find)
     return lines
 
@@ -71,6 +80,9 @@ def markdown(config: StudyConfig, lines: Sequence[Line], pictures: int) -> str:
     fewer = {line.column: line.accuracy.total for line in lines if line.accuracy.total < pictures}
     if fewer:
         head += f"On fewer of these pictures: {', '.join(f'{name} ({count})' for name, count in fewer.items())}.\n"
+    proven = [f"{line.row.name}, {line.column} ({line.by_proof})" for line in lines if line.by_proof]
+    if proven:
+        head += f"Right by a certificate that covers the change, against a chance majority: {'; '.join(proven)}.\n"
     parts = [head, _accuracies(config, lines), _efforts(lines), _falls(config, lines)]
     return "\n".join(part for part in [*parts, f"{config.note}\n" if config.note else ""] if part)
 
@@ -82,7 +94,7 @@ def csv_text(lines: Iterable[Line]) -> str:
     names = (
         "defence classifier column attack made_on accuracy low high right pictures mean_l2 reached attacked score"
     )
-    table.writerow([*names.split(), "queries_per_answer", "queries_per_attacked_picture", "ms_per_answer"])
+    table.writerow([*names.split(), *COSTS.split()])
     for line in lines:
         share, reached = line.accuracy, line.reached
         table.writerow(
@@ -91,39 +103,54 @@ def csv_text(lines: Iterable[Line]) -> str:
                 *(f"{value:.6f}" for value in (share.value, share.low, share.high)),
                 *(share.count, share.total, _number(line.l2)),
                 *(("", "") if reached is None else (reached.count, reached.total)),
-                *(_number(line.score), line.queries, _number(line.asked), _number(line.ms)),
+                *(_number(line.score), line.by_proof, line.queries, _number(line.ms)),
+                *((_number(line.asked), line.draws, _number(line.took_ms)) if line.attack else ("", "", "")),
             ]
         )
     return stream.getvalue()
 
 
-def _attacked(
-    config: StudyConfig, row: Row, attack: AttackEntry, cell: Cell, before: float, theirs: float
-) -> Line:
+def _attacked(config: StudyConfig, row: Row, attack: AttackEntry, find: Finder) -> Line:
+    cell, clean, maker = find(row, attack), find(row, CLEAN), config.maker(attack, row)
+    assert cell is not None
+    right, by_proof = list(cell.right), 0
+    if clean is not None:
+        many, certified = len(clean.right), find(row, CERTIFIED)
+        right, by_proof = decided(row, right, cell.l2, certified, pictures=many, shown=attack.pictures)
+    before = _on(_clean(row, find)[0], attack)
     far = [l2 for l2, had_to in zip(cell.l2, cell.attacked, strict=True) if had_to]
     mean = _mean(far) if far else math.nan
     return Line(
         row,
         attack.name,
-        _share(cell.right, config),
+        _share(right, config),
         attack=attack.attack,
-        made_on=config.maker(attack, row).name,
+        made_on=maker.name,
         l2=mean,
         reached=share_of(cell.reached, len(far), confidence=config.confidence) if far else None,
         score=before * mean if attack.aims else math.nan,
         before=before,
-        theirs=theirs,
+        theirs=_on(_clean(maker, find)[0], attack),
         queries=1 if row.defence.smoothing is None else row.defence.smoothing.votes,
         asked=cell.queries / len(cell.right),
+        draws=copies_behind(attack, maker.defence),
+        took_ms=1000 * cell.seconds / len(cell.right),
+        by_proof=by_proof,
     )
 
 
-def _on(clean: Cell | None, attack: AttackEntry) -> float:
+def _clean(row: Row, find: Finder) -> tuple[list[bool], int]:
+    """The row's answers to the pictures as they are; none where they are not known."""
+    cell = find(row, CLEAN)
+    if cell is None:
+        return [], 0
+    many = len(cell.right)
+    return decided(row, cell.right, [0.0] * many, find(row, CERTIFIED), pictures=many, shown=0)
+
+
+def _on(clean: Sequence[bool], attack: AttackEntry) -> float:
     """Accuracy on the attack's pictures without it; NaN where it is not known."""
-    if clean is None:
-        return math.nan
-    right = [clean.right[i] for i in evenly(len(clean.right), attack.pictures)]
-    return sum(right) / len(right)
+    return _mean([clean[i] for i in evenly(len(clean), attack.pictures)]) if clean else math.nan
 
 
 def _certified(config: StudyConfig, row: Row, find: Finder) -> list[Line]:
@@ -171,15 +198,18 @@ def _efforts(lines: Sequence[Line]) -> str:
         [
             *(line.column, line.attack, line.made_on),
             "" if line.reached is None else _shown(line.reached),
-            *(_number(line.l2, 3), _number(line.score, 3), _number(line.asked, 0)),
+            *(_number(line.l2, 3), _number(line.score, 3), _number(line.asked, 0), f"{line.draws}"),
+            _number(line.took_ms, 0),
         ]
         for line in attacks
     ]
     text = (
         "Each attack on the row that it was made on. Turned: in % of the pictures that were right before. "
-        "Score: clean accuracy x mean l2, where the attack aims at a drawn class.\n\n"
+        "Score: clean accuracy x mean l2, where the attack aims at a drawn class. Queries (of attacks with "
+        "gradients: passes), noisy copies behind each, and ms: for each picture.\n\n"
     )
-    return text + _table(["attack", "kind", "made on", "turned", "mean l2", "score", "queries"], rows, left=3)
+    heads = ["attack", "kind", "made on", "turned", "mean l2", "score", "queries", "copies", "ms"]
+    return text + _table(heads, rows, left=3)
 
 
 def _falls(config: StudyConfig, lines: Sequence[Line]) -> str:

@@ -4,12 +4,17 @@
 
 What is compared takes turns, and figures are medians, so that other work on the machine meets all of it alike.
 
+    python benchmarks/bench_gateway.py --only overhead     one part, the others' figures stay as they are
+
 latency: one customer's request answered from n = 32 copies, against a vendor that takes 100 ms, by one call of the
-same backend and the time in which one thread makes 32 copies (noise, denoiser, encoding), both measured here, in
-turns; and the same with the denoiser's part of it alone.
+same backend and the denoiser alone with the same 32 copies, both measured here, in turns; and by one call and the
+time in which one thread makes 32 copies (noise, denoiser, encoding).
 throughput: queries a second in steady state with many customers, by what the vendor allows (places in flight by
-latency, or requests a second; pictures of 80x80 px, so that neither noise nor encoder is the limit), or by what
-the denoiser manages alone where no vendor is waited for.
+latency, or requests a second; pictures of 80x80 px, so that neither noise nor encoder is the limit), or, where no
+vendor is waited for, by what the denoiser manages alone: in batches as the gateway's sampler makes them, one at a
+time, with as many threads of its own as it has there. Where the denoiser is as cheap as the noise, two cores
+cannot do both at that pace; so there is a second limit: the sampler's threads making whole copies (noise,
+denoiser, encoding) of one picture after another, with nobody to ask and no requests to answer.
 overhead: with `harden = false` each picture is asked about once, as it is, and the classifier does nothing; beside
 a bare Starlette application that answers the same requests. wall: seconds by requests, with 50 customers at once.
 CPU: of the server's process, which other work on the machine does not change much.
@@ -17,6 +22,7 @@ CPU: of the server's process, which other work on the machine does not change mu
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -24,25 +30,21 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
+from gateway_alone import SIGMA, Alone, N
 from gateway_parts import VENDOR_KEYS, Load, Server, echo, gateway, pictures, signed, simulator
 
 from smoothing_proxy.backends.registry import backend
-from smoothing_proxy.backends.scripted import ScriptedBackend
-from smoothing_proxy.denoisers.registry import denoiser
-from smoothing_proxy.images import noise
-from smoothing_proxy.images.codec import EncodedImage, Encoding
+from smoothing_proxy.images.codec import EncodedImage
 from smoothing_proxy.runs.manifest import software_versions
-from smoothing_proxy.smoothing.base_classifier import BaseClassifier
-from smoothing_proxy.smoothing.picture import prepare
 
-LATENCY_S, N, SIDE_PX, SMALL_PX, SIGMA = 0.1, 32, 224, 80, 0.25
-CHEAP = "wavelet:haar"
-REPEATS = 15
+LATENCY_S, SIDE_PX, SMALL_PX = 0.1, 224, 80
+CHEAP, SHIPPED = "wavelet:haar", "natural"
+REPEATS, FEWER_REPEATS = 15, 7
 IN_FLIGHT, TPS = 32, 100
 CUSTOMERS, OVERHEAD_CUSTOMERS = 24, 50
 WARM_S, WINDOW_S = 4.0, 10.0
@@ -52,34 +54,10 @@ RESULTS = Path(__file__).parent / "results" / "gateway.json"
 FIXED = f'sigma = {SIGMA}\nmethod = "fixed"\nn0 = 1\nn = {N}'
 
 
-class Alone:
-    """One thread of this process that makes N copies of a grey picture, with nothing else to do."""
-
-    def __init__(self, name: str, side_px: int) -> None:
-        grey = np.full((side_px, side_px, 3), 128, np.uint8)
-        self._denoiser = denoiser(name)
-        self._picture = prepare(grey, "original")
-        self._classifier = BaseClassifier(
-            ScriptedBackend("cat"), self._denoiser, sigma=SIGMA, encoding=Encoding("jpeg")
-        )
-        self._noisy = noise.noisy_batch(self._picture.grid, self._picture.entropy, range(N), SIGMA)
-
-    def denoise_s(self) -> float:
-        """For the denoiser's part."""
-        start = time.perf_counter()
-        self._denoiser.denoise(self._noisy, SIGMA)
-        return time.perf_counter() - start
-
-    def make_s(self) -> float:
-        """For all of it."""
-        start = time.perf_counter()
-        self._classifier.copies(self._picture, range(N))
-        return time.perf_counter() - start
-
-
 def latency(name: str, side_px: int) -> dict[str, float]:
     """One request at a time, beside one call and one batch of copies."""
-    images = pictures(REPEATS + 2, side_px)
+    repeats = FEWER_REPEATS if name == SHIPPED else REPEATS
+    images = pictures(repeats + 2, side_px)
     with (
         simulator("-f", f"latency_s={LATENCY_S}") as vendor,
         gateway(smoothing=FIXED, vendor=vendor, denoiser=name) as server,
@@ -88,8 +66,8 @@ def latency(name: str, side_px: int) -> dict[str, float]:
     call, denoised, made, hardened = (statistics.median(column) for column in zip(*seen[2:], strict=True))
     what = f"latency, {name} at {side_px} px"
     return {
-        f"{what}: hardened / (one call + making the copies)": hardened / (call + made),
         f"{what}: hardened / (one call + denoiser alone)": hardened / (call + denoised),
+        f"{what}: hardened / (one call + making the copies)": hardened / (call + made),
         f"{what}: ms of one call": call * 1e3,
         f"{what}: ms of the denoiser for {N} copies": denoised * 1e3,
         f"{what}: ms of making {N} copies": made * 1e3,
@@ -112,13 +90,6 @@ async def _latencies(
         seen.append((call, alone.denoise_s(), alone.make_s(), load.latencies_s[0]))
     await asked.aclose()
     return seen
-
-
-def queries(server: Server) -> float:
-    """That the gateway has settled so far."""
-    page = httpx.get(f"{server.url}/metrics").text
-    lines = [line for line in page.splitlines() if line.startswith('smoothing_queries_total{kind="settled"}')]
-    return float(lines[0].split()[1]) if lines else 0.0
 
 
 def billed(vendor: Server) -> float:
@@ -147,7 +118,7 @@ def queries_per_s(server: Server, count: Callable[[], float], expected_per_s: fl
 
 
 def throughput_of_vendor(name: str, options: Sequence[str], limit_per_s: float) -> dict[str, float]:
-    """Where the vendor is the limit."""
+    """Where the vendor is the limit. name: of the figures."""
     with (
         simulator("-f", f"latency_s={LATENCY_S}", *options) as vendor,
         gateway(smoothing=FIXED, vendor=vendor, in_flight=IN_FLIGHT, rate=limit_per_s, options=PATIENT) as server,
@@ -156,33 +127,50 @@ def throughput_of_vendor(name: str, options: Sequence[str], limit_per_s: float) 
         reached = queries_per_s(server, lambda: billed(vendor), limit_per_s, SMALL_PX)
         cpu_ms = (server.cpu_s() - before[0]) / (billed(vendor) - before[1]) * 1e3
     return {
-        f"throughput, {name}: reached / limit": reached / limit_per_s,
-        f"throughput, {name}: CPU ms of the gateway for one query": cpu_ms,
+        f"{name}: reached / limit": reached / limit_per_s,
+        f"{name}: CPU ms of the gateway for one query": cpu_ms,
     }
 
 
 PATIENT = "deadline_s = 600.0"
 
 
-def throughput_of_denoiser() -> dict[str, float]:
+def throughput_of_denoiser(name: str, side_px: int, customers: int) -> dict[str, float]:
     """Where the denoiser is the limit: as many copies a second as it manages alone, before and after."""
-
-    alone = Alone(CHEAP, SIDE_PX)
-
-    def per_s() -> float:
-        return N / statistics.median(alone.denoise_s() for _ in range(REPEATS))
-
-    before = per_s()
-    with gateway(smoothing=FIXED, denoiser=CHEAP, options=PATIENT) as server:
-        used, done = server.cpu_s(), queries(server)
-        reached = queries_per_s(server, lambda: queries(server), before, SIDE_PX)
-        cpu_ms = (server.cpu_s() - used) / (queries(server) - done) * 1e3
-    limit = statistics.mean((before, per_s()))
+    alone = Alone(name, side_px, "raw")
+    limits = [(alone.denoised_per_s(), alone.made_per_s())]
+    with gateway(smoothing=FIXED, denoiser=name, options=PATIENT) as server:
+        reached = copies_per_s(server, limits[0][0], side_px, customers)
+    limits.append((alone.denoised_per_s(), alone.made_per_s()))
+    denoised, made = (statistics.mean(column) for column in zip(*limits, strict=True))
+    what = f"throughput, {name} at {side_px} px"
     return {
-        f"throughput, {CHEAP}: reached / limit": reached / limit,
-        f"throughput, {CHEAP}: copies a second, the denoiser alone": limit,
-        f"throughput, {CHEAP}: CPU ms of the gateway for one copy": cpu_ms,
+        f"{what}: reached / the denoiser alone": reached / denoised,
+        f"{what}: reached / the sampler's threads making copies": reached / made,
+        f"{what}: copies a second, the gateway": reached,
+        f"{what}: copies a second, the denoiser alone": denoised,
+        f"{what}: copies a second, the sampler's threads making copies": made,
     }
+
+
+def copies_per_s(server: Server, expected_per_s: float, side_px: int, customers: int) -> float:
+    """In steady state: from the first answer after a while to the last one."""
+    requests = int(1.5 * (WARM_S + WINDOW_S) * expected_per_s / N) + 2 * customers
+    asked = signed(server.url, pictures(requests, side_px, first=10_000))
+
+    async def measure() -> Sequence[float]:
+        load = Load(server.url, asked, customers)
+        running = asyncio.create_task(load.run())
+        begun = time.perf_counter()
+        await asyncio.sleep(WARM_S + WINDOW_S)
+        if running.done():
+            raise RuntimeError("the requests ran out before the measurement ended")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return [at for at in load.answered_s if at > begun + WARM_S]
+
+    answered = asyncio.run(measure())
+    return (len(answered) - 1) * N / (answered[-1] - answered[0])
 
 
 def overhead() -> dict[str, float]:
@@ -216,20 +204,38 @@ def _cost(server: Server, images: Sequence[bytes]) -> tuple[float, float, float]
     return took / len(images) * 1e3, used / len(images) * 1e3, statistics.median(load.latencies_s) * 1e3
 
 
+def _parts() -> dict[str, Callable[[], dict[str, float]]]:
+    """The benchmark's parts, by their names: each one's figures begin with a word of it."""
+    parts: dict[str, Callable[[], dict[str, float]]] = {"overhead": overhead}
+    for name in ("identity", CHEAP, SHIPPED):
+        for side_px in (SMALL_PX, SIDE_PX):
+            parts[f"latency, {name} at {side_px} px"] = partial(latency, name, side_px)
+    at_most = f"throughput, {IN_FLIGHT} in flight at {LATENCY_S * 1e3:g} ms"
+    parts[at_most] = partial(throughput_of_vendor, at_most, (), IN_FLIGHT / LATENCY_S)
+    limited = f"throughput, {TPS} requests a second"
+    parts[limited] = partial(throughput_of_vendor, limited, ("-f", f"requests_per_s={TPS}", "-f", "burst=20"), TPS)
+    for name, side_px, customers in ((CHEAP, SIDE_PX, CUSTOMERS), (SHIPPED, SMALL_PX, 6), (SHIPPED, SIDE_PX, 3)):
+        part = partial(throughput_of_denoiser, name, side_px, customers)
+        parts[f"throughput, {name} at {side_px} px"] = part
+    return parts
+
+
 def main() -> None:
     """Print the figures and write them to benchmarks/results."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="", help="the parts whose names begin with this")
+    only = parser.parse_args().only
     os.environ.update(VENDOR_KEYS)
-    figures = overhead()
-    for side_px in (SMALL_PX, SIDE_PX):
-        figures |= latency("identity", side_px) | latency(CHEAP, side_px)
-    limit = IN_FLIGHT / LATENCY_S
-    figures |= throughput_of_vendor(f"{IN_FLIGHT} in flight at {LATENCY_S * 1e3:g} ms", (), limit)
-    tps = ("-f", f"requests_per_s={TPS}", "-f", "burst=20")
-    figures |= throughput_of_vendor(f"{TPS} requests a second", tps, TPS)
-    figures |= throughput_of_denoiser()
-    for name, value in figures.items():
-        print(f"{value:9.3f}  {name}")
-    report = {"figures": figures, "settings": _settings(), "machine": _machine(), "software": software_versions()}
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))["figures"] if only else {}
+    parts = _parts()
+    seen: dict[str, float] = {}
+    for name, part in parts.items():
+        chosen = name.startswith(only)
+        seen |= part() if chosen else {key: value for key, value in kept.items() if key.startswith(name)}
+        if chosen:
+            for key in [key for key in seen if key.startswith(name)]:
+                print(f"{seen[key]:9.3f}  {key}", flush=True)
+    report = {"figures": seen, "settings": _settings(), "machine": _machine(), "software": software_versions()}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 

@@ -189,10 +189,14 @@ def signed(url: str, images: Sequence[bytes]) -> list[Asked]:
 
 
 class Load:
-    """So many clients that ask one after another. latencies_s: of each request that was answered."""
+    """So many clients that ask one after another. latencies_s: of each request that was answered.
+
+    answered_s: when, by time.perf_counter().
+    """
 
     def __init__(self, url: str, requests: Sequence[Asked], clients: int) -> None:
         self.latencies_s: list[float] = []
+        self.answered_s: list[float] = []
         self._url = url
         self._requests = iter(requests)
         self._clients = clients
@@ -214,7 +218,8 @@ class Load:
                 text = await reply.read()
                 if reply.status != 200:
                     raise RuntimeError(f"{reply.status}: {text[:300]!r}")
-            self.latencies_s.append(time.perf_counter() - start)
+            self.answered_s.append(time.perf_counter())
+            self.latencies_s.append(self.answered_s[-1] - start)
 
 
 def _serve_echo(ready: Path) -> None:

@@ -111,17 +111,17 @@ def _version(sampled: Sampled) -> str:
 
 def document_of(answers: Sequence[Answered]) -> str:
     """The answers as JSON."""
-    return json.dumps([_written(answer) for answer in answers])
+    return f"[{', '.join(map(_written, answers))}]"
 
 
-def _written(answer: Answered) -> dict[str, object]:
+def _written(answer: Answered) -> str:
     if isinstance(answer, Verdict):
-        return {"verdict": answer.model_dump(mode="json")}
-    return {"fault": answer.fault.value, "message": answer.message}
+        return f'{{"verdict": {answer.text}}}'
+    return json.dumps({"fault": answer.fault.value, "message": answer.message})
 
 
 def answers_in(document: str) -> list[Answered]:
-    """The answers that `document_of` wrote."""
+    """The answers that `document_of` wrote, here or in a newer replica, whose new fields are left out."""
     return [
         Verdict.model_validate(item["verdict"])
         if "verdict" in item

@@ -8,15 +8,14 @@ any other address                        the vendors' own formats, told apart by
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TypeAlias
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -25,7 +24,7 @@ from smoothing_proxy.gateway.engine import Kind
 from smoothing_proxy.gateway.exchange import Exchange
 from smoothing_proxy.gateway.faults import fault_of
 from smoothing_proxy.gateway.metrics import CONTENT_TYPE, Metrics
-from smoothing_proxy.gateway.native_front import NativeFront, refusal
+from smoothing_proxy.gateway.native_front import Events, NativeFront, refusal
 from smoothing_proxy.gateway.openapi import openapi_document
 from smoothing_proxy.gateway.ports import Store
 from smoothing_proxy.gateway.proxies import TrustedProxies
@@ -51,8 +50,6 @@ SECURITY: Mapping[str, str] = {
 }
 
 OVER_TLS: Mapping[str, str] = {"strict-transport-security": "max-age=31536000"}
-
-Content: TypeAlias = str | bytes | memoryview
 
 GONE = 499
 """What the log says of a client that left in the middle of its request."""
@@ -216,22 +213,12 @@ class _Routes:
 
     def _ended(self, response: Response, request: Request, exchange: Exchange) -> Response:
         """A stream ends when it has been sent, any other answer now."""
-        if isinstance(response, StreamingResponse):
-            response.body_iterator = _then(
-                response.body_iterator, lambda: exchange.end(response.status_code, request.url.path)
-            )
+        if isinstance(response, Events):
+            response.at_end.callback(exchange.end, response.status_code, request.scope["path"])
         else:
-            exchange.end(response.status_code, request.url.path)
+            exchange.end(response.status_code, request.scope["path"])
         return self._safe(response, request)
 
     def _safe(self, response: Response, request: Request) -> Response:
         response.headers.update(SECURITY if request.scope["scheme"] != "https" else {**SECURITY, **OVER_TLS})
         return response
-
-
-async def _then(parts: AsyncIterable[Content], end: Callable[[], None]) -> AsyncIterator[Content]:
-    try:
-        async for part in parts:
-            yield part
-    finally:
-        end()

@@ -14,10 +14,13 @@ from smoothing_proxy.gateway.requests import DISCARDED
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HEAD_BYTES", "connections"]
+__all__ = ["HEAD_BYTES", "PIPELINED", "connections"]
 
 HEAD_BYTES = 2**16
 """Of a request line and headers; httptools itself would take any number."""
+
+PIPELINED = 16
+"""Requests that one connection may send ahead of the one that is being answered."""
 
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade:[^\r\n]*\r\n", re.IGNORECASE)
 
@@ -34,6 +37,7 @@ class _Connection(HttpToolsProtocol):
     rather speak HTTP/2 or WebSocket (Java's own client, curl --http2) is answered as if it had not said so, where
     uvicorn would lose its body (RFC 9110, 7.8: a server may ignore it). One that is answered before its request is
     all here (a stranger, whose body nobody reads) may send the rest of it: some hear nothing before that is done.
+    One that sends more requests ahead than anybody does has its connection closed: uvicorn would keep them all.
     """
 
     def __init__(self, head_timeout_s: float, *arguments: Any, **options: Any) -> None:
@@ -43,6 +47,7 @@ class _Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._has_rest = False
         self._rest_bytes = 0
+        self._is_flooded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -51,8 +56,10 @@ class _Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self._under_way:
+        if self._under_way and self._has_rest:
             super().data_received(data)
+        elif self._under_way:
+            self._take_ahead(data)
         elif self._has_rest:
             self._drop(data)
         else:
@@ -74,6 +81,14 @@ class _Connection(HttpToolsProtocol):
         elif self._waiting is None:
             self._wait_for_head()
 
+    def _take_ahead(self, data: bytes) -> None:
+        """The next request, before the present one is answered."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > HEAD_BYTES:
+            self._is_flooded = True
+            self.transport.abort()
+
     def _take_head(self, data: bytes) -> None:
         self._head_bytes += len(data)
         super().data_received(_without_upgrade(data))
@@ -89,12 +104,28 @@ class _Connection(HttpToolsProtocol):
         self._wait_no_more()
         self._head_bytes = self._rest_bytes = 0
         self._has_rest = True
+        if len(self.pipeline) >= PIPELINED:
+            self._is_flooded = True
+            raise OverflowError("too many requests ahead")  # which httptools ends its parsing for
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """See HttpToolsProtocol."""
         self._has_rest = False
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """See HttpToolsProtocol. Nothing more is read before what came ahead is answered."""
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        """See HttpToolsProtocol. In the middle of an answer none can be told."""
+        if self._is_flooded:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Whether the connection stays open for an answer; TLS has no halves."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeVar
@@ -13,6 +15,7 @@ import anyio
 import anyio.to_thread
 
 from smoothing_proxy.errors import BackendError, ConfigError, DenoiserError, ImageError
+from smoothing_proxy.gateway.clean_draw import ask_clean
 from smoothing_proxy.gateway.pages import JournalOfPages, Meter, Page, Pages, WatcherOfPages
 from smoothing_proxy.gateway.ports import Recollection
 from smoothing_proxy.images import pixels
@@ -29,7 +32,7 @@ from smoothing_proxy.transport.clock import Clock
 from smoothing_proxy.transport.settings import TransportSettings
 from smoothing_proxy.types import Certificate, Draws, Prediction, Reply, Votes
 
-__all__ = ["Engine", "Kind", "Sampled", "Tell", "fewest_draws", "most_queries"]
+__all__ = ["Engine", "Kind", "Prepared", "Sampled", "Tell", "fewest_draws", "most_queries"]
 
 Kind = Literal["predict", "certify", "unhardened"]
 """The last one takes no draw: the classifier is asked about the picture itself, and nothing is proven."""
@@ -40,6 +43,14 @@ Tell = Callable[[Votes], None]
 DECODERS = 2
 
 Verdict = TypeVar("Verdict", Certificate, Prediction)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A picture, ready to be drawn from. clean: as the classifier takes it, where that will be asked about."""
+
+    picture: Picture
+    clean: EncodedImage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,7 @@ class Engine:
         self._fastest = 0.0
         self._limits = limits
         self._ids = itertools.count()
-        self._decoders = anyio.CapacityLimiter(DECODERS)
+        self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
         self._calibrating = anyio.CapacityLimiter(1)
 
     @property
@@ -106,18 +117,22 @@ class Engine:
         places = self.in_flight * self.timed.backend.batch_size
         return min(rate, places / self.timed.latency_s) if self.timed.latency_s > 0 else rate
 
-    async def prepare(self, image: bytes) -> Picture:
+    async def prepare(self, image: bytes, kind: Kind) -> Prepared:
         """The picture, decoded, with fresh entropy. Raises ImageError, also for a size that cannot be denoised."""
-        return await anyio.to_thread.run_sync(self._prepare, image, limiter=self._decoders)
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, image, kind)
 
-    def _prepare(self, image: bytes) -> Picture:
+    def _prepare(self, image: bytes, kind: Kind) -> Prepared:
         canonical = pixels.decode(image, limits=self._limits)
         picture = prepare(canonical, self.smoothing.working_size, picture_id=next(self._ids))
         try:
             self.timed.check(picture)
         except DenoiserError as error:
             raise ImageError(f"picture: it cannot be denoised: {error}") from error
-        return picture
+        return Prepared(picture, self._clean_copy(picture) if kind == "unhardened" else None)
+
+    def _clean_copy(self, picture: Picture) -> EncodedImage:
+        (copy,) = self.timed.copies(picture, [CLEAN])
+        return copy
 
     async def calibrate(self, smoothing: Smoothing) -> None:
         """Have the boundaries of these settings computed, which takes some processor time the first time."""
@@ -126,7 +141,7 @@ class Engine:
 
     async def sample(
         self,
-        picture: Picture,
+        prepared: Prepared,
         kind: Kind,
         smoothing: Smoothing,
         *,
@@ -142,17 +157,27 @@ class Engine:
 
         Raises as Sampler.run does; `meters` then tell what it cost.
         """
+        picture = prepared.picture
         with self._pages.open(picture.id, number, journal, *meters) as page:
             verdict = await self._verdict(picture, kind, smoothing, known.recalled, halt, tell)
             looked_at = [_outcome(page, known, draw) for draw in range(verdict.queries)]
             clean: Outcome | None = None
             if clean_when_abstaining and verdict.label is None:
-                await self._sampler.clean(picture, known.recalled, halt)
+                await self._ask_clean(prepared, known.recalled, halt)
                 clean = _outcome(page, known, CLEAN)
         ended = looked_at if clean is None else [*looked_at, clean]
         errors = tuple(outcome.error for outcome in ended if outcome.error is not None)
         replies = tuple(outcome.reply if outcome.error is None else None for outcome in looked_at)
         return Sampled(verdict, replies, errors, None if clean is None else clean.reply)
+
+    async def _ask_clean(self, prepared: Prepared, recalled: Recalled, halt: Halt) -> None:
+        if CLEAN in recalled.votes:
+            return
+        copy = prepared.clean
+        if copy is None:
+            loop = asyncio.get_running_loop()
+            copy = await loop.run_in_executor(self._decoders, self._clean_copy, prepared.picture)
+        await ask_clean(self._sampler, prepared.picture.id, copy, halt)
 
     async def _verdict(
         self, picture: Picture, kind: Kind, smoothing: Smoothing, recalled: Recalled, halt: Halt, tell: Tell

@@ -60,15 +60,19 @@ class Exchange:
             self._waited_s = self._gateway.clock.now() - asked
         return self.told(self._answers)
 
-    async def pass_on(self, caller: Caller, errand: Errand) -> HttpReply:
-        """The vendor's own reply to a request that goes to it as it came. Raises RequestFault."""
+    async def pass_on(self, caller: Caller, errand: Errand, name: str) -> HttpReply:
+        """The vendor's own reply to a request that goes to it as it came. name: of it, by the client, or "".
+
+        Raises RequestFault.
+        """
         asked = self._gateway.clock.now()
         try:
             with self._gateway.store.admitted(caller), self.trace.current():
-                reply, self._passed = await self._gateway.pass_on(caller, errand)
+                passed = await self._gateway.pass_on(caller, errand, name)
         finally:
             self._waited_s = self._gateway.clock.now() - asked
-        return reply
+        self._passed, self.replayed = passed.cost, passed.replayed
+        return passed.reply
 
     def told(self, answers: Sequence[Answered]) -> Sequence[Answered]:
         """Remember them for the log."""

@@ -10,11 +10,11 @@ from smoothing_proxy.gateway.callers import token_caller
 from smoothing_proxy.gateway.exchange import Exchange
 from smoothing_proxy.gateway.inquiries import Inquiry
 from smoothing_proxy.gateway.label_question import labels_in
-from smoothing_proxy.gateway.passage import UNHARDENED
 from smoothing_proxy.gateway.service import Gateway
 from smoothing_proxy.gateway.vendor_front import (
     headers_of,
     inquiry_name,
+    passed_headers,
     radius_in,
     told_to_vendor,
     wants_proof,
@@ -68,14 +68,14 @@ class _Front:
         except NotServedFault:
             if not self._gateway.passage.open_to("google", caller) or wants_proof(call.metadata):
                 raise
-            reply = await exchange.pass_on(caller, google_errand(message))
-            await call.tell({"x-request-id": exchange.id, **UNHARDENED})
+            reply = await exchange.pass_on(caller, google_errand(message), inquiry_name(call.metadata))
+            await call.tell(passed_headers(exchange))
             return reply.body
         wish = self._gateway.wish(caller, radius=radius_in(call.metadata))
         inquiry = Inquiry(
             caller,
             question.images,
-            self._gateway.with_labels(wish, labels_in(call.metadata)),
+            self._gateway.with_labels(caller, wish, labels_in(call.metadata)),
             hashlib.sha256(b"google gRPC" + call.body).hexdigest(),
             inquiry_name(call.metadata),
         )

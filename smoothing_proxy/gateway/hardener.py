@@ -6,17 +6,18 @@ import asyncio
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 from smoothing_proxy.errors import LedgerError
 from smoothing_proxy.gateway.answers import verdict_of
-from smoothing_proxy.gateway.engine import Engine, fewest_draws, most_queries
+from smoothing_proxy.gateway.engine import Engine, Prepared, fewest_draws, most_queries
 from smoothing_proxy.gateway.faults import told
-from smoothing_proxy.gateway.inquiries import Inquiry, sha256_of
+from smoothing_proxy.gateway.inquiries import Inquiry, Wish, sha256_of
 from smoothing_proxy.gateway.jobs import Answered, Job
 from smoothing_proxy.gateway.metrics import Metrics
 from smoothing_proxy.gateway.pages import Meter
@@ -24,7 +25,6 @@ from smoothing_proxy.gateway.ports import Reservation, Store
 from smoothing_proxy.gateway.settings import GatewaySettings
 from smoothing_proxy.gateway.verdicts import Verdict
 from smoothing_proxy.smoothing.halt import Halt, Interrupted
-from smoothing_proxy.smoothing.picture import Picture
 from smoothing_proxy.types import Votes
 from smoothing_proxy.wire.base import Fault, RequestFault
 
@@ -49,7 +49,7 @@ class Hardener:
         self._store = store
         self._metrics = metrics
         self._now = now
-        self._classifier = _fingerprint(engine)
+        self._sha_of = lru_cache(maxsize=1_024)(partial(_settings_sha, settings.labels, _fingerprint(engine)))
         self._unpacked = asyncio.Semaphore(settings.pictures_at_once)
         self._halts: set[Halt] = set()
         self._expected = 0
@@ -84,7 +84,7 @@ class Hardener:
 
     def settings_sha(self, inquiry: Inquiry) -> str:
         """Of all but the pictures that decides a verdict."""
-        return sha256_of(repr(inquiry.wish), self._settings.labels, self._classifier)
+        return self._sha_of(inquiry.wish)
 
     async def _sampled(
         self,
@@ -105,8 +105,7 @@ class Hardener:
             reservation = await self._store.reserve(inquiry.caller.id, len(images) * most, price_usd)
             fan_out = _FanOut(inquiry, request_id, reservation, meter, halt, job, numbers)
             try:
-                work = [self._verdict(fan_out, sha, image) for sha, image in images.items()]
-                outcomes = await asyncio.gather(*work, return_exceptions=True)
+                outcomes = await _each(self._verdict(fan_out, sha, image) for sha, image in images.items())
             finally:
                 self._metrics.spent(meter.cost, price_usd)
                 await self._store.settle(reservation, meter.cost)
@@ -134,16 +133,17 @@ class Hardener:
     async def _verdict(self, fan_out: _FanOut, sha: str, image: bytes) -> Verdict:
         """One picture's. Of all requests, only so many pictures are unpacked at a time."""
         async with self._unpacked:
-            return await self._of_picture(fan_out, sha, await self._engine.prepare(image))
+            prepared = await self._engine.prepare(image, fan_out.inquiry.wish.kind)
+            return await self._of_picture(fan_out, sha, prepared)
 
-    async def _of_picture(self, fan_out: _FanOut, sha: str, picture: Picture) -> Verdict:
+    async def _of_picture(self, fan_out: _FanOut, sha: str, prepared: Prepared) -> Verdict:
         """Sampled with the entropy and the draws that an earlier attempt may have left."""
         wish, own = fan_out.inquiry.wish, Meter()
         number = fan_out.numbers[sha]
-        known = await self._store.picture(fan_out.request_id, number, sha, picture.entropy)
-        picture = replace(picture, entropy=known.entropy)
+        known = await self._store.picture(fan_out.request_id, number, sha, prepared.picture.entropy)
+        picture = replace(prepared.picture, entropy=known.entropy)
         sampled = await self._engine.sample(
-            picture,
+            replace(prepared, picture=picture),
             wish.kind,
             wish.smoothing,
             number=number,
@@ -176,7 +176,7 @@ class Hardener:
                 inquiry.caller.id,
                 verdict.picture_sha256,
                 self.settings_sha(inquiry),
-                verdict.model_dump_json(),
+                verdict.text,
                 verdict_id=verdict.id,
             )
         except LedgerError:
@@ -199,6 +199,17 @@ class _FanOut:
     numbers: Mapping[str, int]
 
 
+async def _each(work: Iterable[Coroutine[Any, Any, Verdict]]) -> list[Verdict | BaseException]:
+    """All of them at the same time, each with its verdict or its error; a single one needs no task of its own."""
+    first, *others = work
+    if others:
+        return await asyncio.gather(first, *others, return_exceptions=True)
+    try:
+        return [await first]
+    except Exception as error:  # noqa: BLE001 (told as the picture's own)
+        return [error]
+
+
 def _unheard(_: Votes) -> None:
     """Only the first picture's votes are told as they grow."""
 
@@ -209,6 +220,10 @@ def _answered(outcome: Verdict | BaseException) -> Answered:
     if isinstance(outcome, Exception):
         return told(outcome)
     raise outcome
+
+
+def _settings_sha(spoken: str, classifier: str, wish: Wish) -> str:
+    return sha256_of(repr(wish), spoken, classifier)
 
 
 def _fingerprint(engine: Engine) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 
 from smoothing_proxy.gateway.engine import Kind
 from smoothing_proxy.gateway.ports import Caller
@@ -40,7 +41,12 @@ class Inquiry:
     @property
     def ticket(self) -> str:
         """The same for the same request, sent again."""
-        return sha256_of(self.name, self.digest, repr(self.wish))
+        return sha256_of(self.name, self.digest, _text_of(self.wish))
+
+
+@lru_cache(maxsize=1_024)
+def _text_of(wish: Wish) -> str:
+    return repr(wish)
 
 
 def sha256_of(*parts: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -21,7 +20,6 @@ Answered: TypeAlias = Verdict | RequestFault
 class Job:
     """One request under way. votes: on its first picture so far. replayed: nothing had to be asked for it."""
 
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
     votes: Votes = field(default_factory=Votes)
     replayed: bool = False
     task: asyncio.Task[Sequence[Answered]] | None = None

@@ -18,7 +18,7 @@ could not prove it if all of them agreed; or they do not agree enough."""
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")  # as the verdict that it is kept in
 
 
 class ConfidenceProof(_Document):

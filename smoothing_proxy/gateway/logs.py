@@ -10,6 +10,9 @@ from typing import IO
 __all__ = ["JsonLines", "log_to"]
 
 
+_ENCODER = json.JSONEncoder(default=str)
+
+
 class JsonLines(logging.Formatter):
     """time, level, logger and message; what was passed as extra={"said": {...}} stands beside them."""
 
@@ -26,7 +29,7 @@ class JsonLines(logging.Formatter):
             line |= said
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _ENCODER.encode(line)
 
 
 def log_to(stream: IO[str], level: int = logging.INFO) -> None:

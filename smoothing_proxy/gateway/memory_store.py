@@ -38,7 +38,7 @@ class MemoryStore:
     """Implements Store. keys: read when it is made, and whenever it is reloaded.
 
     replay_s: for how long a request that is sent again gets its answer. cache_s: for how long a verdict answers
-    other requests about the same picture. most: answers and verdicts that are kept.
+    other requests about the same picture. most: answers and verdicts that are kept. most_bytes: of the answers.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class MemoryStore:
         cache_s: float = 86_400.0,
         clock: Clock | None = None,
         most: int = 10_000,
+        most_bytes: int = 2**27,
     ) -> None:
         clock = clock or SystemClock()
         self._read = keys
@@ -56,8 +57,8 @@ class MemoryStore:
         self._spent: dict[str, int] = {}
         self._promised: dict[str, Reservation] = {}
         self._replay_s, self._cache_s = replay_s, cache_s
-        self._requests: _Aging[_Request] = _Aging(clock, most)
-        self._by_id: _Aging[_Request] = _Aging(clock, most)
+        self._requests: _Aging[_Request] = _Aging(clock, most, most_bytes)
+        self._by_id: _Aging[_Request] = _Aging(clock, most, most_bytes)
         self._cache: _Aging[str] = _Aging(clock, most)
         self._verdicts: _Aging[str] = _Aging(clock, most)
 
@@ -169,8 +170,9 @@ class MemoryStore:
         self._keys = {key.caller.id: key for key in self._read()}
 
     def _keep(self, request: _Request, ttl_s: float) -> None:
-        self._requests.put(request.identity, request, ttl_s)
-        self._by_id.put((request.id,), request, ttl_s)
+        size = len(request.document or "")
+        self._requests.put(request.identity, request, ttl_s, size)
+        self._by_id.put((request.id,), request, ttl_s, size)
 
     def _request(self, request_id: str) -> _Request:
         request = self._by_id.get((request_id,))
@@ -247,22 +249,28 @@ class _MemoryJournal:
 
 
 class _Aging(Generic[V]):
-    """Values that last for their own time; of too many, those that were put first go first."""
+    """Values that last for their own time; of too many or too large ones, those that were put first go first."""
 
-    def __init__(self, clock: Clock, most: int) -> None:
+    def __init__(self, clock: Clock, most: int, most_bytes: float = math.inf) -> None:
         self._clock = clock
-        self._most = most
-        self._values: OrderedDict[tuple[str | None, ...], tuple[float, V]] = OrderedDict()
+        self._most, self._most_bytes = most, most_bytes
+        self._bytes = 0
+        self._values: OrderedDict[tuple[str | None, ...], tuple[float, V, int]] = OrderedDict()
 
-    def put(self, key: tuple[str | None, ...], value: V, ttl_s: float) -> None:
-        self._values[key] = (self._clock.now() + ttl_s, value)
-        self._values.move_to_end(key)
-        while len(self._values) > self._most:
-            self._values.popitem(last=False)
+    def put(self, key: tuple[str | None, ...], value: V, ttl_s: float, size: int = 0) -> None:
+        self._drop(key)
+        self._values[key] = (self._clock.now() + ttl_s, value, size)
+        self._bytes += size
+        while len(self._values) > self._most or self._bytes > self._most_bytes:
+            self._drop(next(iter(self._values)))
 
     def get(self, key: tuple[str | None, ...]) -> V | None:
-        until, value = self._values.get(key, (-math.inf, None))
+        until, value, _ = self._values.get(key, (-math.inf, None, 0))
         if self._clock.now() < until:
             return value
-        self._values.pop(key, None)
+        self._drop(key)
         return None
+
+    def _drop(self, key: tuple[str | None, ...]) -> None:
+        _, _, size = self._values.pop(key, (0.0, None, 0))
+        self._bytes -= size

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from smoothing_proxy.gateway.callers import any_caller, token_caller
 from smoothing_proxy.gateway.engine import Kind
@@ -26,7 +27,7 @@ from smoothing_proxy.gateway.vendor_front import headers_of, inquiry_name, radiu
 from smoothing_proxy.types import Votes
 from smoothing_proxy.wire.base import Fault, HttpRequest, RequestFault, Wire
 
-__all__ = ["STATUS", "NativeFront", "refusal"]
+__all__ = ["STATUS", "Events", "NativeFront", "refusal"]
 
 STATUS: Mapping[Fault, int] = {
     Fault.BAD_REQUEST: 400,
@@ -44,6 +45,21 @@ STATUS: Mapping[Fault, int] = {
 
 KEEP_ALIVE_S = 15.0
 """Of a stream without news, so that nobody on the way takes it for dead."""
+
+
+class Events(StreamingResponse):
+    """A stream of events. at_end: closed when it ends, even where its client has left before it began."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[str], headers: Mapping[str, str], at_end: ExitStack) -> None:
+        super().__init__(events, headers=headers)
+        self.at_end = at_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        with self.at_end:
+            await super().__call__(scope, receive, send)
 
 
 class NativeFront:
@@ -67,9 +83,8 @@ class NativeFront:
         except RequestFault as fault:
             exchange.fault = fault
             return refusal(fault, exchange.id)
-        return JSONResponse(
-            answer.model_dump(mode="json"), headers=_headers(exchange, headers_of(answers, exchange))
-        )
+        headers = _headers(exchange, headers_of(answers, exchange))
+        return Response(answer.text, media_type="application/json", headers=headers)
 
     async def verdict(self, request: Request, exchange: Exchange) -> Response:
         """One of the caller's own verdicts, again."""
@@ -95,7 +110,8 @@ class NativeFront:
         if kind == "predict" and radius is not None:
             raise RequestFault(Fault.BAD_REQUEST, "target_radius: ask /v1/certify for a radius")
         asked = labels_in(head.headers) if question.per_label is None else question.per_label
-        wish = self._gateway.with_labels(self._gateway.wish(caller, radius=radius, kind=kind), asked)
+        wish = self._gateway.wish(caller, radius=radius, kind=kind)
+        wish = self._gateway.with_labels(caller, wish, asked)
         digest = hashlib.sha256(b"native" + question.image).hexdigest()
         return Inquiry(caller, (question.image,), wish, digest, inquiry_name(head.headers))
 
@@ -104,13 +120,7 @@ class NativeFront:
             admitted.enter_context(self._gateway.store.admitted(inquiry.caller))
             with exchange.trace.current():
                 job = self._gateway.take(inquiry)
-            events = self._events(job, exchange, admitted.pop_all())
-        return StreamingResponse(events, media_type="text/event-stream", headers=_headers(exchange, {}))
-
-    async def _events(self, job: Job, exchange: Exchange, admitted: ExitStack) -> AsyncIterator[str]:
-        with admitted:
-            async for event in self._told(job, exchange):
-                yield event
+            return Events(self._told(job, exchange), _headers(exchange, {}), admitted.pop_all())
 
     async def _told(self, job: Job, exchange: Exchange) -> AsyncIterator[str]:
         """The votes as they grow, then the verdict or the error."""
@@ -118,7 +128,8 @@ class NativeFront:
         while not job.done:
             if job.votes.n > told.n:
                 told = job.votes
-                yield _event("votes", {"copies": told.n, "votes": dict(told.counts), "failed": told.failed})
+                said = {"copies": told.n, "votes": dict(told.counts), "failed": told.failed}
+                yield _event("votes", json.dumps(said))
             try:
                 await asyncio.wait_for(job.news(), KEEP_ALIVE_S)
             except TimeoutError:
@@ -128,10 +139,10 @@ class NativeFront:
             exchange.replayed = job.replayed
             if isinstance(answer, RequestFault):
                 raise answer
-            yield _event("verdict", answer.model_dump(mode="json"))
+            yield _event("verdict", answer.text)
         except Exception as error:  # noqa: BLE001 (told in the stream, since its status is long gone)
             exchange.fault = fault_of(error)
-            yield _event("error", _error(exchange.fault, exchange.id))
+            yield _event("error", json.dumps(_error(exchange.fault, exchange.id)))
 
 
 def refusal(fault: RequestFault, request_id: str) -> Response:
@@ -150,5 +161,6 @@ def _headers(exchange: Exchange, proof: Mapping[str, str]) -> dict[str, str]:
     return {"x-request-id": exchange.id, **proof}
 
 
-def _event(kind: str, data: Mapping[str, object]) -> str:
-    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+def _event(kind: str, data: str) -> str:
+    """data: JSON on one line."""
+    return f"event: {kind}\ndata: {data}\n\n"

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from smoothing_proxy.errors import ConfigError, LedgerError, ModelChangedError
 from smoothing_proxy.gateway.answers import answers_in, document_of
+from smoothing_proxy.gateway.beginning import begun
 from smoothing_proxy.gateway.engine import Engine, Kind
 from smoothing_proxy.gateway.faults import fault_of, told
 from smoothing_proxy.gateway.hardener import Hardener
@@ -20,13 +21,13 @@ from smoothing_proxy.gateway.label_question import AskedLabels, per_label_of
 from smoothing_proxy.gateway.metrics import Metrics
 from smoothing_proxy.gateway.pages import Meter
 from smoothing_proxy.gateway.passage import Passage
+from smoothing_proxy.gateway.passes import Passed
 from smoothing_proxy.gateway.ports import Begun, Caller, Store
 from smoothing_proxy.gateway.settings import GatewaySettings
 from smoothing_proxy.gateway.traces import NoTraces, Traces, of_verdicts
 from smoothing_proxy.smoothing.halt import Interrupted
 from smoothing_proxy.transport.clock import Clock
-from smoothing_proxy.types import Cost
-from smoothing_proxy.wire.base import Fault, HttpReply, RequestFault
+from smoothing_proxy.wire.base import Fault, RequestFault
 from smoothing_proxy.wire.errands import Errand
 
 __all__ = ["SETTLE_S", "Gateway"]
@@ -39,9 +40,6 @@ PASSING = (Fault.INTERNAL, Fault.UNAVAILABLE, Fault.TIMEOUT)
 
 MOST_STEPS = 1e9
 """Of a target radius; no such one can be proven, and the largest number has none that could be counted."""
-
-LOOK_AGAIN_S = 0.25
-"""How often a request that another process answers is looked up."""
 
 _logger = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ class Gateway:
         self.closing = False
         self.traces = traces
         backend = engine.timed.backend
-        self.passage = Passage(settings.passthrough, backend, store, metrics, most=settings.max_pending)
+        self.passage = Passage(settings, backend, store, metrics, clock)
         self._smoothing = engine.smoothing
         self._labels = engine.timed.labels
         self._hardener = Hardener(settings, engine, store, metrics, now)
@@ -105,12 +103,13 @@ class Gateway:
             )
         return Wish("unhardened", self._smoothing, "unhardened")
 
-    def with_labels(self, wish: Wish, asked: AskedLabels, threshold: float | None = None) -> Wish:
+    def with_labels(self, caller: Caller, wish: Wish, asked: AskedLabels, threshold: float | None = None) -> Wish:
         """The wish with what is to be proven about each label. threshold: that the request names elsewhere.
 
         Raises RequestFault (BAD_REQUEST) for what cannot be asked here.
         """
         table = self.settings.per_label
+        asked = table.keys.get(caller.id) if asked is None else asked
         wanted = per_label_of(asked, table, wish.kind, wish.smoothing, self._labels, threshold=threshold)
         return replace(wish, per_label=wanted)
 
@@ -121,12 +120,13 @@ class Gateway:
         """
         if self.closing:
             raise fault_of(Interrupted())
-        under_way = self.jobs.find(inquiry.caller.id, inquiry.ticket)
+        ticket = inquiry.ticket
+        under_way = self.jobs.find(inquiry.caller.id, ticket)
         if under_way is not None:
             return under_way
         if len(self.jobs) >= self.settings.max_pending:
             raise RequestFault(Fault.THROTTLED, "too many requests are under way here", retry_after_s=1.0)
-        return self.jobs.begin(inquiry.caller.id, inquiry.ticket, lambda job: self._answers(inquiry, job))
+        return self.jobs.begin(inquiry.caller.id, ticket, lambda job: self._answers(inquiry, job))
 
     async def answers(self, job: Job) -> Sequence[Answered]:
         """An answer for each picture. Raises RequestFault where there is none at all, or none in time."""
@@ -137,15 +137,18 @@ class Gateway:
                 Fault.TIMEOUT, "the answer is still being computed; the same request, sent again, will get it"
             ) from None
 
-    async def pass_on(self, caller: Caller, errand: Errand) -> tuple[HttpReply, Cost]:
-        """The vendor's own reply to a request that goes to it as it came, and its cost. Raises RequestFault."""
+    async def pass_on(self, caller: Caller, errand: Errand, name: str) -> Passed:
+        """The vendor's own reply to a request that goes to it as it came. name: of it, by the client, or "".
+
+        Raises RequestFault.
+        """
         if self.closing:
             raise fault_of(Interrupted())
         with self.traces.span("smoothing passthrough") as trace:
             trace.note(operation=errand.operation)
-            reply, cost = await self.passage.carry(caller, errand)
-            trace.note(queries=cost.queries, unknown=cost.unknown)
-        return reply, cost
+            passed = await self.passage.carry(caller, errand, name)
+            trace.note(queries=passed.cost.queries, unknown=passed.cost.unknown, replayed=passed.replayed)
+        return passed
 
     async def close(self) -> None:
         """Take nothing more; finish what is under way, or stop it when it takes too long."""
@@ -168,36 +171,31 @@ class Gateway:
     async def _worked_out(self, inquiry: Inquiry, job: Job) -> Sequence[Answered]:
         """The work of one job: told again where it was answered before, else done and remembered."""
         try:
-            begun = await self._begin(inquiry)
+            begins = await self._begin(inquiry)
         except Exception as error:
             raise told(error) from error
-        if begun.state == "finished":
+        if begins.state == "finished":
             job.replayed = True
-            return answers_in(begun.document)
+            return answers_in(begins.document)
         meter = Meter()
         try:
-            answers = await self._hardener.answers(inquiry, begun.request_id, job, meter)
+            answers = await self._hardener.answers(inquiry, begins.request_id, job, meter)
         except Exception as error:
             fault = told(error)
-            await self._end(begun, error, [fault] * len(inquiry.images), meter)
+            await self._end(begins, error, [fault] * len(inquiry.images), meter)
             raise fault from error
         except asyncio.CancelledError as error:
-            await self.store.fail(begun.request_id, Interrupted(str(error)))
+            await self.store.fail(begins.request_id, Interrupted(str(error)))
             raise
         passing = next((one for one in answers if isinstance(one, RequestFault) and one.fault in PASSING), None)
-        await self._end(begun, passing, answers, meter)
+        await self._end(begins, passing, answers, meter)
         return answers
 
     async def _begin(self, inquiry: Inquiry) -> Begun:
         """Whether it is ours to answer; waits while another process does."""
-        until = self.clock.now() + self.settings.deadline_s
         settings = self._hardener.settings_sha(inquiry)
-        while self.clock.now() < until:
-            begun = await self.store.begin(inquiry.caller.id, inquiry.name or None, inquiry.digest, settings)
-            if begun.state != "running":
-                return begun
-            await self.clock.sleep(LOOK_AGAIN_S)
-        raise RequestFault(Fault.TIMEOUT, "another process of this gateway is still computing the answer")
+        asked = (inquiry.caller.id, inquiry.name or None, inquiry.digest, settings)
+        return await begun(self.store, self.clock, self.settings.deadline_s, *asked)
 
     async def _end(self, begun: Begun, error: Exception | None, answers: Sequence[Answered], meter: Meter) -> None:
         """Remember how it ended. error: after which it may be tried again, going on with its draws.

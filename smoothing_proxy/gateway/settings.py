@@ -46,13 +46,15 @@ fault, or what the classifier says about the picture itself, marked as such."""
 class PerLabelTable(Settings):
     """Proofs about each label of an answer, made of the draws that it was made of: see gateway.label_proving.
 
-    always: for every request; else for those that ask. threshold: the confidence from which on a label counts as
+    always: for every request; else for those that ask. keys: by a key's id, in place of `always` for what it asks.
+    threshold: the confidence from which on a label counts as
     present, where the request names none. watched: labels that are tested whatever the draws say. most: claims
     that are tested at most. confidence_radius: l2, within which median confidences are bounded; None takes the
     request's target radius, or half of sigma where it has none.
     """
 
     always: bool = False
+    keys: dict[str, bool] = Field(default_factory=dict)
     threshold: float = Field(default=0.5, gt=0, le=1, allow_inf_nan=False)
     watched: tuple[str, ...] = ()
     most: int = Field(default=10, ge=1, le=100)
@@ -64,12 +66,14 @@ class PassthroughTable(Settings):
 
     enabled: for keys that do not say otherwise. operations: names of the only ones, as the vendor has them; () for
     those that look at a picture and keep nothing (wire.errands.USUAL). references: also for pictures in buckets or
-    at addresses, which the vendor fetches with the rights of this gateway's own account.
+    at addresses, which the vendor fetches with the rights of this gateway's own account. price_usd: of each query
+    that is passed on, one for each feature of a picture; None takes the price of a label.
     """
 
     enabled: bool = False
     operations: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9:./_-]{1,100}$")], ...] = ()
     references: bool = False
+    price_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class TelemetryTable(Settings):

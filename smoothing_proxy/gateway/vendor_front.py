@@ -36,7 +36,15 @@ from smoothing_proxy.wire.base import (
 )
 from smoothing_proxy.wire.errands import errand_of, reply_to
 
-__all__ = ["VendorFront", "headers_of", "inquiry_name", "radius_in", "told_to_vendor", "wants_proof"]
+__all__ = [
+    "VendorFront",
+    "headers_of",
+    "inquiry_name",
+    "passed_headers",
+    "radius_in",
+    "told_to_vendor",
+    "wants_proof",
+]
 
 NAMES = ("amz-sdk-invocation-id", "x-ms-client-request-id", "idempotency-key", "x-stainless-idempotency-key")
 """Headers by which a request that is sent again says that it is the same one."""
@@ -75,7 +83,7 @@ class VendorFront:
             inquiry = Inquiry(
                 caller,
                 question.images,
-                self._gateway.with_labels(wish, labels_in(head.headers), question.min_confidence),
+                self._gateway.with_labels(caller, wish, labels_in(head.headers), question.min_confidence),
                 _digest(wire, received),
                 inquiry_name(head.headers),
             )
@@ -93,12 +101,13 @@ class VendorFront:
         """The vendor's own reply to what cannot be hardened. Raises `fault` where that is not allowed."""
         if not self._gateway.passage.open_to(wire.name, caller) or wants_proof(request.headers):
             raise fault
-        reply = await exchange.pass_on(caller, errand_of(wire.name, request))
+        errand = errand_of(wire.name, request)
+        reply = await exchange.pass_on(caller, errand, inquiry_name(request.headers))
         try:
             answer = reply_to(wire.name, request, reply)
         except MalformedReplyError as error:
             raise told(error) from error
-        return replace(answer, headers={**answer.headers, "x-request-id": exchange.id, **UNHARDENED})
+        return replace(answer, headers={**answer.headers, **passed_headers(exchange)})
 
     def _question(self, wire: Wire, request: HttpRequest) -> Question:
         question = wire.read(request)
@@ -135,6 +144,12 @@ def headers_of(answers: Sequence[Answered], exchange: Exchange) -> Mapping[str, 
     """The proof, and whether it was told before."""
     proof = proof_headers([answer if isinstance(answer, Verdict) else None for answer in answers])
     return {**proof, "x-smoothing-replayed": str(exchange.replayed).lower()} if proof else proof
+
+
+def passed_headers(exchange: Exchange) -> Mapping[str, str]:
+    """That the answer is the vendor's own, and whether it was told before."""
+    replayed = {"x-smoothing-replayed": str(exchange.replayed).lower()}
+    return {"x-request-id": exchange.id, **UNHARDENED, **replayed}
 
 
 def inquiry_name(headers: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Literal
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ RADIUS = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer replica may have kept more of it
 
 
 class LabelStanding(_Document):
@@ -78,6 +79,11 @@ class Verdict(_Document):
     usd: float = Field(default=0.0, ge=0)
     picture_sha256: str = ""
     created_at: str = ""
+
+    @cached_property
+    def text(self) -> str:
+        """As JSON, written once for all who keep it and tell it."""
+        return self.model_dump_json()
 
     @property
     def reply(self) -> Reply:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import shlex
 import shutil
@@ -23,6 +24,8 @@ import pytest
 
 from smoothing_proxy.cli.app import app
 from smoothing_proxy.gateway.settings import GatewayConfig, read_gateway_config
+from tests.gateway.gateways import serving
+from tests.gateway.test_serve import certificate
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -82,7 +85,27 @@ def test_the_image_runs_the_gateway_as_nobody_and_is_looked_after() -> None:
     check = json.loads(the("HEALTHCHECK").partition("CMD")[2])
     assert check[:2] == ["python", "-c"]
     compile(check[2], "HEALTHCHECK", "exec")
-    assert "http://127.0.0.1:8080/health/live" in check[2]
+    assert the("ENV") == "HEALTH_URL=http://127.0.0.1:8080/health/live"
+
+
+def healthy(url: str) -> bool:
+    """What the image's own look at the gateway says, told where it is."""
+    program = json.loads(the("HEALTHCHECK").partition("CMD")[2])[2]
+    environ = {**os.environ, "HEALTH_URL": url, "http_proxy": "http://127.0.0.1:9"}
+    return not subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, timeout=30, check=False
+    ).returncode
+
+
+def test_the_image_sees_whether_the_gateway_is_well_by_http_and_by_tls(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    with serving() as plain:
+        assert healthy(f"{plain.url}/health/live")
+        assert not healthy(f"{plain.url}/health/nothing-here")
+    assert not healthy(f"{plain.url}/health/live")
+    with serving(tls_cert=cert, tls_key=key) as secured:
+        assert secured.url.startswith("https://")
+        assert healthy(f"{secured.url}/health/live"), "its certificate is nobody's whom this machine trusts"
 
 
 def test_the_extras_of_the_image_are_known() -> None:
@@ -152,9 +175,19 @@ def test_the_composition_and_its_configuration_fit_together(
 
     assert make_classifier(config).backend.name == "aws-rekognition"
     nginx = (DEPLOY / "nginx.conf").read_text()
-    assert f"server gateway:{config.gateway.port};" in nginx
-    assert f"server gateway:{config.gateway.grpc_port};" in nginx
+    assert f"server gateway:{config.gateway.port} resolve;" in nginx
+    assert f"server gateway:{config.gateway.grpc_port} resolve;" in nginx
     assert nginx.count("{") == nginx.count("}")
+
+
+def test_the_proxy_asks_for_the_replicas_addresses_again_and_again() -> None:
+    nginx = (DEPLOY / "nginx.conf").read_text()
+    upstreams = re.findall(r"upstream (\w+) \{(.*?)\}", nginx, re.DOTALL)
+    assert [name for name, _ in upstreams] == ["replicas", "replicas_grpc"]
+    for name, body in upstreams:
+        assert f"zone {name} " in body
+        assert re.findall(r"server \S+ (.*?);", body) == ["resolve"]
+    assert re.search(r"^    resolver 127\.0\.0\.11 ", nginx, re.MULTILINE), "docker's own"
 
 
 def unit() -> configparser.RawConfigParser:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from smoothing_proxy.backends.scripted import ScriptedBackend
+from smoothing_proxy.gateway.connections import PIPELINED
 from tests.gateway.forms import forms
-from tests.gateway.gateways import KEY_ID, SECRET, There, picture, serving
+from tests.gateway.gateways import DOG, KEY_ID, SECRET, There, picture, serving
 
 FORMS = forms(dict.fromkeys(("aws", "google", "azure", "clarifai", "openai", "native"), (KEY_ID, SECRET)))
 
@@ -231,6 +233,42 @@ def test_a_head_without_end_is_refused(there: There) -> None:
             assert status(answer(wire)) == 400
         except (BrokenPipeError, ConnectionResetError):
             pass  # the refusal came in the middle of it
+
+
+AHEAD = b"GET /health/live HTTP/1.1\r\nhost: here\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[There]:
+    """One whose answers take about half a second."""
+    with serving(ScriptedBackend(DOG, concurrency=1, latency_s=0.04), verdict_ttl_s=0) as there:
+        yield there
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_their_order(slow: There) -> None:
+    with connected(slow) as wire:
+        wire.sendall(FORMS["native"].raw(slow.url, picture(8, 80)) + (PIPELINED - 1) * AHEAD + closing(AHEAD))
+        replies = answer(wire)
+    assert re.findall(rb"HTTP/1.1 (\d+)", replies) == [b"200"] * (PIPELINED + 1)
+    assert b"copies" in replies.partition(b"live")[0]
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [1_000 * AHEAD, AHEAD[:-2] + b"x-long: y\r\n" * 50_000],
+    ids=["many requests", "a head without an end"],
+)
+def test_a_client_that_sends_too_much_ahead_is_let_go_at_once(slow: There, ahead: bytes) -> None:
+    with connected(slow) as wire:
+        wire.sendall(FORMS["native"].raw(slow.url, picture(len(ahead) % 256, 80)))
+        try:
+            wire.sendall(ahead)
+            replies = answer(wire)
+        except (BrokenPipeError, ConnectionResetError):
+            replies = b""
+    assert replies == b""
+    until_bodies_are_gone(slow)
+    assert slow.client.get("/health/ready").status_code == 200
 
 
 def test_a_client_that_closes_its_half_after_a_whole_request_is_answered(there: There) -> None:

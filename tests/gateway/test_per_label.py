@@ -24,7 +24,7 @@ from smoothing_proxy.gateway.verdicts import Verdict
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.settings import Smoothing
 from tests.gateway import sdks
-from tests.gateway.gateways import DOG, SECRET, There, picture, serving
+from tests.gateway.gateways import DOG, KEY_ID, SECRET, There, picture, serving
 from tests.ledger.gateway import conftest as databases
 from tests.ledger.gateway.stores import open_store
 
@@ -160,6 +160,25 @@ def test_a_question_that_cannot_be_asked_is_refused_before_it_costs(
     assert there.backend.asked == 0
 
 
+@pytest.mark.parametrize(
+    ("always", "keys", "header", "proves"),
+    [
+        (False, {KEY_ID: True}, "", True),
+        (True, {KEY_ID: False}, "", False),
+        (True, {"OTHERKEY": False}, "", True),
+        (False, {"OTHERKEY": True}, "", False),
+        (False, {KEY_ID: True}, "false", False),
+        (True, {KEY_ID: False}, "true", True),
+    ],
+)
+def test_a_key_has_its_own_word_on_proofs_between_the_requests_and_the_gateways(
+    always: bool, keys: dict[str, bool], header: str, proves: bool
+) -> None:
+    with serving(smoothing=FIXED, per_label={"always": always, "keys": keys}) as there:
+        verdict = there.ask("/v1/predict", picture(58), headers={"x-smoothing-per-label": header}).json()
+    assert (verdict["per_label"] is not None) == proves
+
+
 def test_a_verdict_with_its_proofs_is_the_same_after_a_restart(address: str) -> None:
     """On each database: as it is told again, as it answers the same picture, and as it is read by its id."""
 
@@ -188,7 +207,7 @@ async def ask(store: LedgerStore, key_id: str) -> tuple[Verdict, int]:
         GatewaySettings(), classifier, FIXED, store, now=lambda: datetime(2026, 1, 2, tzinfo=UTC)
     )
     caller = Caller(key_id)
-    wish = gateway.with_labels(gateway.wish(caller, kind="certify"), asked=True)
+    wish = gateway.with_labels(caller, gateway.wish(caller, kind="certify"), asked=True)
     job = gateway.take(Inquiry(caller, (picture(57),), wish, "a" * 64))
     (answer,) = await gateway.answers(job)
     await gateway.close()

@@ -18,16 +18,21 @@ from smoothing_proxy.wire.base import HttpRequest
 
 @dataclass
 class Upstream:
-    """asked: requests in the order of their arrival. answer: status and JSON body for the next ones."""
+    """asked: requests in the order of their arrival. answer: status and JSON body for the next ones.
+
+    may_answer: cleared, it keeps them waiting.
+    """
 
     url: str = ""
     asked: list[HttpRequest] = field(default_factory=list)
     answer: tuple[int, Mapping[str, Any]] = (200, {})
+    may_answer: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
 def http_upstream() -> Iterator[Upstream]:
     upstream = Upstream()
+    upstream.may_answer.set()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -37,6 +42,7 @@ def http_upstream() -> Iterator[Upstream]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             path = self.path.partition("?")[0]
             upstream.asked.append(HttpRequest("POST", path, headers, body, target=self.path))
+            upstream.may_answer.wait(10)
             status, answer = upstream.answer
             written = json.dumps(answer).encode()
             self.send_response(status)

@@ -35,6 +35,7 @@ from PIL import Image
 
 from smoothing_proxy.assembly import make_classifier, make_ledger, make_run
 from smoothing_proxy.backends.registry import backend
+from smoothing_proxy.cli.driving import set_aside_what_is_loaded
 from smoothing_proxy.config import ProxyConfig
 from smoothing_proxy.images.codec import Encoding, encode
 from smoothing_proxy.runs.manifest import software_versions
@@ -146,6 +147,7 @@ def run(url: str, *, pictures: int, n: int, in_flight: int, transport: dict[str,
                 insecure_seed=None,
             )
             work.begin(folder)
+            set_aside_what_is_loaded()  # as `run` does
             start, cpu_before = time.perf_counter(), time.process_time()
             asyncio.run(_run(work, seen))
             return Run(seen, time.perf_counter() - start, time.process_time() - cpu_before)

@@ -78,6 +78,7 @@ class HttpApi:
         self._room = asyncio.Semaphore(concurrency)
         self._routes: dict[str, Route] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._authorities: ssl.SSLContext | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -126,9 +127,7 @@ class HttpApi:
 
     def _made(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=self._concurrency, keepalive_timeout=KEEPALIVE_S, ssl=self._authorities()
-            ),
+            connector=aiohttp.TCPConnector(limit=self._concurrency, keepalive_timeout=KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(
                 connect=self._connect_timeout_s,  # all of connecting
                 sock_connect=self._connect_timeout_s,
@@ -139,7 +138,15 @@ class HttpApi:
             skip_auto_headers=("content-type",),
         )
 
-    def _authorities(self) -> ssl.SSLContext:
+    def _trusted(self, route: Route) -> ssl.SSLContext | bool:
+        """Whom to trust on the way, which takes long to read; True where nothing there is encrypted."""
+        if "https" not in (route.url.scheme, route.proxy and route.proxy.scheme):
+            return True
+        if self._authorities is None:
+            self._authorities = self._read_authorities()
+        return self._authorities
+
+    def _read_authorities(self) -> ssl.SSLContext:
         if not self._verify:
             return httpx.create_ssl_context()
         try:
@@ -191,7 +198,13 @@ class HttpApi:
         if len(content) > PIECE:
             data, headers = _pieces(content), {**headers, "content-length": str(len(content))}
         async with session.request(
-            method, route.url, headers=headers, data=data or None, allow_redirects=False, proxy=route.proxy
+            method,
+            route.url,
+            headers=headers,
+            data=data or None,
+            allow_redirects=False,
+            proxy=route.proxy,
+            ssl=self._trusted(route),
         ) as response:
             body = bytearray()
             async for piece in response.content.iter_any():

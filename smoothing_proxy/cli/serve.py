@@ -124,6 +124,7 @@ async def _serve(path: Path, config: GatewayConfig, ready_file: Path | None) -> 
     import asyncio
 
     from smoothing_proxy.assembly import make_classifier
+    from smoothing_proxy.cli.driving import set_aside_what_is_loaded
     from smoothing_proxy.gateway.app import every_wire, make_gateway
     from smoothing_proxy.gateway.serving import listening, until_signalled
     from smoothing_proxy.gateway.traces import traces_of
@@ -142,6 +143,7 @@ async def _serve(path: Path, config: GatewayConfig, ready_file: Path | None) -> 
                 traces=traces,
             )
             async with listening(gateway, every_wire()) as address:
+                set_aside_what_is_loaded()
                 click.echo(_announcement(address))
                 if ready_file is not None:
                     _write(ready_file, address)

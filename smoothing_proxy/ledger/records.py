@@ -17,6 +17,8 @@ __all__ = [
     "reply_to_json",
 ]
 
+_compact = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each reply
+
 
 @dataclass(frozen=True, slots=True)
 class PictureRecord:
@@ -40,7 +42,7 @@ def reply_to_json(reply: Reply) -> str:
 
     Where a label has parents or aliases, they are its fourth and fifth entry.
     """
-    return json.dumps([_label(label) for label in reply.labels], separators=(",", ":"))
+    return _compact([_label(label) for label in reply.labels])
 
 
 def reply_from_json(text: str, model_version: str = "") -> Reply:

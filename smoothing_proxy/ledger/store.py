@@ -19,10 +19,23 @@ from smoothing_proxy.ledger.journal import DrawJournal, reopen
 from smoothing_proxy.ledger.reader import RUN, LedgerReader
 from smoothing_proxy.ledger.records import PictureRecord, certificate_to_json
 from smoothing_proxy.ledger.schema import migrate, pictures, runs, verdicts
-from smoothing_proxy.ledger.writer import Writer
+from smoothing_proxy.ledger.writer import Rows, Writer
 from smoothing_proxy.types import Certificate, Label
 
 __all__ = ["Ledger"]
+
+_DESCRIBE = (
+    update(pictures)
+    .where(pictures.c.run_id == RUN, pictures.c.id == bindparam("picture"))
+    .values(
+        sha256=bindparam("hash"),
+        height=bindparam("high"),
+        width=bindparam("wide"),
+        entropy=bindparam("bits"),
+        reference=bindparam("correct"),
+        error=bindparam("fault"),
+    )
+)
 
 
 class Ledger(LedgerReader):
@@ -84,19 +97,16 @@ class Ledger(LedgerReader):
     def describe(self, record: PictureRecord) -> None:
         """Keep what decoding a picture told: its identity, size and entropy, or why it could not be certified."""
         height, width = record.size or (None, None)
-        statement = (
-            update(pictures)
-            .where(pictures.c.run_id == RUN, pictures.c.id == record.id)
-            .values(
-                sha256=record.sha256,
-                height=height,
-                width=width,
-                entropy=record.entropy,
-                reference=record.reference,
-                error=record.error,
-            )
-        )
-        self._write(lambda connection: connection.execute(statement))
+        row = {
+            "picture": record.id,
+            "hash": record.sha256,
+            "high": height,
+            "wide": width,
+            "bits": record.entropy,
+            "correct": record.reference,
+            "fault": record.error,
+        }
+        self._write(Rows(_DESCRIBE, [row]))
 
     def refer(self, reference: Mapping[str, Label]) -> None:
         """The labels that count as correct, by picture name."""

@@ -24,7 +24,7 @@ Waiter: TypeAlias = "Future[None] | asyncio.Future[None]"
 Group: TypeAlias = list[tuple[Write, Waiter]]
 
 GROUP = 256
-"""The most writes that share one transaction."""
+"""Writes that share one transaction, and no more join them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class Writer:
     def __init__(self, engine: Engine, *, where: str) -> None:
         self._engine = engine
         self._where = where
-        self._queue: queue.SimpleQueue[tuple[Write, Waiter] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
+        self._soon: dict[asyncio.AbstractEventLoop, Group] = {}
         self._closed = False
         self._door = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="ledger-writer", daemon=True)
@@ -66,17 +67,34 @@ class Writer:
     async def write(self, write: Write) -> None:
         """The same from an event loop, which is woken up once for all writes of a transaction.
 
+        What the loop's tasks ask for in one turn is queued together at its end: an answer, and the send that
+        takes its place in flight, then need one transaction, and the send does not wait for the answer's.
+
         Raises LedgerError also when the write could not be committed.
         """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._put(write, future)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with self._door:
+            self._check_open()
+            if loop not in self._soon:
+                self._soon[loop] = []
+                loop.call_soon(self._queue_all_of, loop)
+            self._soon[loop].append((write, future))
         await future
 
+    def _queue_all_of(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._door:
+            if loop in self._soon:  # unless the writer was closed meanwhile
+                self._queue.put(self._soon.pop(loop))
+
     def _put(self, write: Write, waiter: Waiter) -> None:
-        with self._door:  # a write that comes after the end would be waited for in vain
-            if self._closed:
-                raise LedgerError(f"{self._where}: the ledger was closed")
-            self._queue.put((write, waiter))
+        with self._door:
+            self._check_open()
+            self._queue.put([(write, waiter)])
+
+    def _check_open(self) -> None:
+        if self._closed:  # a write that comes after the end would be waited for in vain
+            raise LedgerError(f"{self._where}: the ledger was closed")
 
     def close(self) -> None:
         """Finish what is queued, then end the thread. Calling it twice is fine."""
@@ -84,6 +102,9 @@ class Writer:
             if self._closed:
                 return
             self._closed = True
+            for group in self._soon.values():
+                self._queue.put(group)
+            self._soon.clear()
             self._queue.put(None)
         self._thread.join()
 
@@ -101,12 +122,12 @@ class Writer:
         group: Group = []
         while len(group) < GROUP:
             try:
-                item = self._queue.get(block=not group)
+                writes = self._queue.get(block=not group)
             except queue.Empty:
                 break
-            if item is None:
+            if writes is None:
                 return group, True
-            group.append(item)
+            group += writes
         return group, False
 
     def _committed(self, group: Group, *, last_try: bool = False) -> bool:

@@ -17,6 +17,8 @@ CLEAN = -1
 Numbers below it ask the same once more, to see whether the classifier still answers as it did.
 """
 
+_ANSWERED, _UNKNOWN, _FREE = Cost(queries=1), Cost(unknown=1), Cost()
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -34,8 +36,8 @@ class Outcome:
     def cost(self) -> Cost:
         """Of its last send, in queries alone: an answer was billed, a failure may have been."""
         if self.error is None:
-            return Cost(queries=1)
-        return Cost(unknown=1) if self.error.maybe_billed else Cost()
+            return _ANSWERED
+        return _UNKNOWN if self.error.maybe_billed else _FREE
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ closed --(circuit_failures in a row)--> open --(pause is over)--> probing --(any
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
-
-import anyio
 
 from smoothing_proxy.errors import BackendDownError
 from smoothing_proxy.transport.clock import Clock
@@ -31,7 +30,7 @@ class Circuit:
         self._backend = backend
         self._clock = clock
         self._rng = rng
-        self._turn = anyio.Lock(fast_acquire=True)
+        self._turn = asyncio.Lock()
         self._in_a_row = 0
         self._open_until: float | None = None
         self._pause_s = settings.circuit_pause_s

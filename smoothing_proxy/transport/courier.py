@@ -3,17 +3,17 @@
 Every send passes, in this order: the circuit, a place among the requests in flight, a token of the rate. The
 token comes last so that none is hoarded: who holds one sends at once. Waiting for it inside the place costs
 nothing, since whoever could use the place would have to wait for a token behind this one.
+
+A send is written down (`Hooks.sending`) with its token in hand; or, while all places are taken and the rate holds
+nobody back, by the next few in line, who then leave as soon as there is a place, or are withdrawn.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Generic, Protocol, TypeVar
-
-import anyio
+from typing import Generic, TypeVar
 
 from smoothing_proxy.errors import (
     AuthenticationError,
@@ -29,6 +29,8 @@ from smoothing_proxy.errors import (
 )
 from smoothing_proxy.transport.circuit import Circuit
 from smoothing_proxy.transport.clock import Clock, SystemClock
+from smoothing_proxy.transport.hooks import Hooks, Undelivered
+from smoothing_proxy.transport.places import Places
 from smoothing_proxy.transport.rate import RateLimiter, Ticket
 from smoothing_proxy.transport.retry import Tally, nap, rounds
 from smoothing_proxy.transport.settings import TransportSettings
@@ -37,41 +39,8 @@ __all__ = ["Courier", "Hooks", "Undelivered"]
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-Carried = TypeVar("Carried", contravariant=True)
-Brought = TypeVar("Brought", contravariant=True)
 
 STOPS_THE_RUN = (AuthenticationError, QuotaExceededError, BackendDownError)
-
-
-class Undelivered(Exception):  # noqa: N818 (being asked to stop is no error)
-    """Some items were not sent, or not sent again, since `stopped()`. Those that were settled are settled."""
-
-
-class Hooks(Protocol[Carried, Brought]):
-    """Who keeps the books. Every item that was sent ends in exactly one of `settled` and `withdrawn`.
-
-    (Unless one of these methods raises, or the task is cancelled: then the last word told of an item stands.)
-    """
-
-    def stopped(self) -> bool:
-        """Whether nothing more may be sent. Polled while waiting."""
-        ...
-
-    async def sending(self, items: Sequence[Carried]) -> None:
-        """These leave now. What it raises comes out of `deliver`, and nothing is sent."""
-        ...
-
-    async def returned(self, items: Sequence[Carried], error: BackendError) -> None:
-        """This send of these failed, and it was not their last word: charge it where error.maybe_billed."""
-        ...
-
-    async def settled(self, items: Sequence[Carried], answers: Sequence[Brought | BackendError]) -> None:
-        """These have their final answers; an error's own maybe_billed speaks of the last send only."""
-        ...
-
-    async def withdrawn(self, items: Sequence[Carried]) -> None:
-        """These are given back without an answer; what is not charged by now costs nothing."""
-        ...
 
 
 class Courier:
@@ -98,7 +67,7 @@ class Courier:
         self.rng = rng or random.Random()
         self.limiter = RateLimiter(settings, self.clock)
         self.circuit = Circuit(settings, backend, self.clock, self.rng)
-        self._places = anyio.Semaphore(in_flight, fast_acquire=True)
+        self.places = Places(in_flight)
 
     async def deliver(
         self,
@@ -115,33 +84,12 @@ class Courier:
         """
         await _Delivery(self, items, send, hooks).run()
 
-    @asynccontextmanager
-    async def admitted(self, count: int, stopped: Callable[[], bool]) -> AsyncIterator[tuple[Ticket, bool]]:
-        """Leave to send `count` items now, with a ticket of the rate, and whether this is the circuit's probe.
-
-        Raises Undelivered when stopped.
-        """
-        while True:
-            probe = await self.circuit.ready(stopped)
-            barred = partial(self._is_barred, stopped, probe=probe)
-            try:
-                async with self._places:
-                    ticket = await self.limiter.take(count, barred)
-                    if stopped():
-                        raise Undelivered
-                    if not barred():
-                        yield ticket, probe
-                        return
-            finally:
-                if probe:
-                    self.circuit.leave()
-
-    def _is_barred(self, stopped: Callable[[], bool], *, probe: bool) -> bool:
-        """The circuit may open while one waits for a place or a token."""
-        return stopped() or (self.circuit.is_open and not probe)
-
     def learn(self, replies: Sequence[object], ticket: Ticket, *, probe: bool) -> None:
         """What one send's replies say about the vendor's health and limit."""
+        if not _has_failures(replies):
+            self.circuit.answered()
+            self.limiter.answered(ticket)
+            return
         throttles = [reply for reply in replies if isinstance(reply, RateLimitedError)]
         failures = [x for x in replies if isinstance(x, BackendTimeoutError | BackendUnavailableError)]
         if throttles:
@@ -170,6 +118,7 @@ class _Delivery(Generic[Item, Answer]):
         self._hooks = hooks
         self._left = [(item, Tally()) for item in items]
         self._sends = 0
+        self._written_down = False
         self._took_s = 0.0
         self._spent_s = 0.0
         self._on_deadline = False
@@ -185,7 +134,7 @@ class _Delivery(Generic[Item, Answer]):
                 retrying = rounds(self._courier.settings, self._courier.rng, self._back_off)
                 await retrying(partial(self._round_after, known))
         except Exception:
-            if self._sends and self._left:
+            if (self._sends or self._written_down) and self._left:
                 await self._hooks.withdrawn([item for item, _ in self._left])
             raise
 
@@ -198,6 +147,10 @@ class _Delivery(Generic[Item, Answer]):
         """Send what is left and settle what is final; the errors of what is to be sent again."""
         items = [item for item, _ in self._left]
         replies = await self._ask(items)
+        if not _has_failures(replies):
+            self._left = []
+            await self._hooks.settled(items, replies)
+            return []
         fatal = next((reply for reply in replies if isinstance(reply, STOPS_THE_RUN)), None)
         down = self._courier.circuit.given_up()
         again = await self._sort(replies)
@@ -209,25 +162,86 @@ class _Delivery(Generic[Item, Answer]):
 
     async def _ask(self, items: list[Item]) -> Sequence[Answer | BackendError]:
         """One request, from the wait for its turn to its replies, of which there is one for each item."""
-        courier, hooks = self._courier, self._hooks
-        async with courier.admitted(len(items), hooks.stopped) as (ticket, probe):
-            await hooks.sending(items)
+        courier = self._courier
+        ticket, probe = await self._admitted(items)
+        try:
+            await self._write_down(items)
+            self._written_down = False
             self._sends += 1
-            started = courier.clock.now()
-            try:
-                replies = await self._send(items)
-            except BackendError as error:
-                replies = [error] * len(items)
-            except SmoothingProxyError:
-                raise
-            except Exception as error:
-                # Nobody knows how far the request came.
-                await hooks.returned(items, self._unexpected(error))
-                raise
-            if len(replies) != len(items):
-                replies = [self._miscounted(len(replies), len(items))] * len(items)
-            self._took_s = courier.clock.now() - started
+            replies = await self._sent(items)
             courier.learn(replies, ticket, probe=probe)
+        finally:
+            courier.places.give_back()
+            if probe:
+                courier.circuit.leave()
+        return replies
+
+    async def _admitted(self, items: list[Item]) -> tuple[Ticket, bool]:
+        """Leave to send now: a ticket of the rate, and whether this is the circuit's probe.
+
+        The place, and the probe, are the caller's to give back. Raises Undelivered when stopped.
+        """
+        circuit, stopped = self._courier.circuit, self._hooks.stopped
+        while True:
+            probe = circuit.is_open and await circuit.ready(stopped)
+            ticket = None
+            try:
+                ticket = await self._placed(items, probe=probe)
+            finally:
+                if probe and ticket is None:
+                    circuit.leave()
+            if ticket is not None:
+                return ticket, probe
+            if self._written_down:
+                self._written_down = False
+                await self._hooks.withdrawn(items)
+
+    async def _placed(self, items: list[Item], *, probe: bool) -> Ticket | None:
+        """A ticket, with a place; None, without one, where the circuit opened meanwhile."""
+        courier, stopped = self._courier, self._hooks.stopped
+
+        def barred() -> bool:
+            return stopped() or (courier.circuit.is_open and not probe)
+
+        await courier.places.take(partial(self._get_ready, items))
+        admitted = False
+        try:
+            ticket = await courier.limiter.take(len(items), barred)
+            if stopped():
+                raise Undelivered
+            admitted = not barred()
+        finally:
+            if not admitted:
+                courier.places.give_back()
+        return ticket if admitted else None
+
+    async def _get_ready(self, items: list[Item]) -> None:
+        """While one waits for a place, and for nothing else."""
+        courier = self._courier
+        if courier.limiter.is_free and not courier.circuit.is_open and not self._hooks.stopped():
+            await self._write_down(items)
+
+    async def _write_down(self, items: list[Item]) -> None:
+        if not self._written_down:
+            await self._hooks.sending(items)
+            self._written_down = True
+
+    async def _sent(self, items: list[Item]) -> Sequence[Answer | BackendError]:
+        """The replies of one send, and how long it took."""
+        started = self._courier.clock.now()
+        try:
+            replies = await self._send(items)
+        except BackendError as error:
+            replies = [error] * len(items)
+        except SmoothingProxyError:
+            raise
+        except Exception as error:
+            # Nobody knows how far the request came.
+            await self._hooks.returned(items, self._unexpected(error))
+            raise
+        self._took_s = self._courier.clock.now() - started
+        if len(replies) != len(items):
+            return [self._miscounted(len(replies), len(items))] * len(items)
         return replies
 
     def _unexpected(self, error: Exception) -> BackendTimeoutError:
@@ -290,3 +304,7 @@ class _Delivery(Generic[Item, Answer]):
 def _tries_patience(reply: object) -> bool:
     """Whether this is a failure that speaks of the item: no throttle, and one that may pass."""
     return isinstance(reply, BackendError) and reply.retryable and not isinstance(reply, RateLimitedError)
+
+
+def _has_failures(replies: Sequence[object]) -> bool:
+    return any(isinstance(reply, BackendError) for reply in replies)

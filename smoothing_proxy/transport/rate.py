@@ -9,12 +9,11 @@ throttled as soon as the rate is above the limit at all.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import anyio
 
 from smoothing_proxy.transport.clock import Clock
 from smoothing_proxy.transport.retry import nap
@@ -83,26 +82,43 @@ class RateLimiter:
         self._lately: deque[bool] = deque(maxlen=LATELY)
         self._cut_at = -math.inf
         self._free_at = -math.inf
-        self._turn = anyio.Lock(fast_acquire=True)
+        self._turn = asyncio.Lock()
+        self._waiting = 0
 
     @property
     def per_s(self) -> float:
         """Items a second, now."""
         return self._rate
 
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody has to wait."""
+        return not self._waiting and self._free_at <= self._clock.now()
+
     async def take(self, count: int, stopped: Callable[[], bool]) -> Ticket:
         """Wait until `count` >= 1 items may be sent; at once, and taking nothing, when stopped.
 
         A count above what the bucket holds leaves as one, and the next wait is the longer.
         """
-        async with self._turn:
-            waited = False
-            while (left := self._free_at - self._clock.now()) > 0 and not stopped():
-                waited = True
-                await nap(self._clock, left, stopped)
-            now = self._clock.now()
-            if not stopped():
-                self._free_at = max(self._free_at, now - self._settings.burst_s) + count / self._rate
+        if self.is_free:
+            return self._given(count, self._clock.now(), stopped, waited=False)
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await self._in_turn(count, stopped)
+        finally:
+            self._waiting -= 1
+
+    async def _in_turn(self, count: int, stopped: Callable[[], bool]) -> Ticket:
+        waited = False
+        while (left := self._free_at - self._clock.now()) > 0 and not stopped():
+            waited = True
+            await nap(self._clock, left, stopped)
+        return self._given(count, self._clock.now(), stopped, waited=waited)
+
+    def _given(self, count: int, now: float, stopped: Callable[[], bool], *, waited: bool) -> Ticket:
+        if not stopped():
+            self._free_at = max(self._free_at, now - self._settings.burst_s) + count / self._rate
         return Ticket(now, count, waited)
 
     def answered(self, ticket: Ticket) -> None:

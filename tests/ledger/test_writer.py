@@ -149,3 +149,39 @@ async def test_a_closed_writer_takes_nothing(writer: Writer) -> None:
         await writer.write(row(1))
     with pytest.raises(LedgerError, match="was closed"):
         writer.submit(row(1))
+
+
+@pytest.mark.anyio
+async def test_what_tasks_ask_for_in_one_turn_of_their_loop_is_one_transaction(
+    engine: Engine, writer: Writer
+) -> None:
+    commits: list[Connection] = []
+    event.listen(engine, "commit", commits.append)
+    woken = asyncio.Event()
+
+    async def answered() -> None:
+        woken.set()
+        await writer.write(row(1))
+
+    async def sends() -> None:
+        await woken.wait()
+        await writer.write(row(2))
+
+    async with asyncio.timeout(10):
+        waiting = asyncio.create_task(sends())
+        await asyncio.sleep(0)
+        await asyncio.gather(waiting, answered())
+    assert len(commits) == 1
+    assert sorted(stored(engine)) == [1, 2]
+
+
+@pytest.mark.anyio
+async def test_what_was_asked_for_in_the_turn_that_closes_the_writer_is_written(
+    engine: Engine, writer: Writer
+) -> None:
+    task = asyncio.create_task(writer.write(row(1)))
+    await asyncio.sleep(0)
+    writer.close()
+    async with asyncio.timeout(10):
+        await task
+    assert sorted(stored(engine)) == [1]

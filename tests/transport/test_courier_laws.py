@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from contextlib import suppress
 
 import anyio
 from hypothesis import given, settings
@@ -134,3 +136,65 @@ def test_every_item_that_is_sent_is_settled_or_withdrawn_once_and_charged_for_al
         assert set(books.answers) == set(items)
     if circuit_failures == 10_000:
         assert all(count <= ATTEMPTS + THROTTLES - 1 for count in vendor.sends.values())
+
+
+class Ledger(Books):
+    """Books that check each word against the last one. ahead: written down and not sent, at most."""
+
+    def __init__(self, vendor: FaultyVendor) -> None:
+        super().__init__()
+        self._vendor = vendor
+        self._out: set[int] = set()
+        self.ahead = 0
+
+    def _note(self, what: str, items: Sequence[int]) -> None:
+        super()._note(what, items)
+        if what == "sending":
+            assert self._out.isdisjoint(items)
+            self._out.update(items)
+            self.ahead = max(self.ahead, len(self._out) - self._vendor.under_way)
+        elif what != "withdrawn":  # which may follow `returned`
+            assert self._out.issuperset(items)
+        if what != "sending":
+            self._out.difference_update(items)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    faulty=st.sampled_from([0.0, 0.3, 0.7]),
+    in_flight=st.integers(8, 40),
+    stop_after_s=st.sampled_from([None, 1.0, 6.0]),
+    circuit_failures=st.sampled_from([2, 10_000]),
+)
+def test_who_is_written_down_as_the_next_one_is_sent_or_given_back_and_nobody_is_sent_unwritten(
+    seed: int, faulty: float, in_flight: int, stop_after_s: float | None, circuit_failures: int
+) -> None:
+    vendor = FaultyVendor(random.Random(seed), faulty, fatal=0.0)
+    books = Ledger(vendor)
+
+    async def deliver(courier: Courier, item: int) -> None:
+        with suppress(Undelivered):
+            await courier.deliver([item], vendor.send, books)  # type: ignore[arg-type]
+
+    async def run() -> None:
+        courier = courier_of(in_flight=in_flight, seed=seed, circuit_failures=circuit_failures)
+        async with anyio.create_task_group() as tasks:
+            for item in range(3 * in_flight):
+                tasks.start_soon(deliver, courier, item)
+            if stop_after_s is not None:
+                await VirtualClock().sleep(stop_after_s)
+                books.stop = True
+
+    run_virtually(run)
+    written, given_back = books.count("sending"), books.count("withdrawn")
+    assert vendor.most <= in_flight
+    assert books.ahead <= in_flight // 8 + 1  # who leaves that very moment is among them
+    for item in range(3 * in_flight):
+        unsent = written[item] - vendor.sends.get(item, 0)
+        assert 0 <= unsent <= given_back[item]
+    assert {item: count for item, count in vendor.unknown.items() if count} == dict(books.unknown)
+    ended = set(books.answers) | set(given_back)
+    assert ended >= set(written)
+    if not books.stop:
+        assert set(books.answers) == set(range(3 * in_flight))

@@ -1,4 +1,4 @@
-"""A study as one picture: accuracy by attack, a bar for each row, and scores where an attack aims."""
+"""A study as one picture: accuracy as bars, or as a coloured grid where these would be too many; and scores."""
 
 from __future__ import annotations
 
@@ -22,17 +22,23 @@ WIDTH = 0.85
 """Of a group of bars; the rest is the gap to the next."""
 
 
+MANY = 60
+"""Figures that would be bars too thin to read."""
+
+
 def draw_study(name: str, lines: Sequence[Line], path: Path) -> None:
     """Write the picture as PNG, whole or not at all."""
     from matplotlib.figure import Figure
 
     rows, columns = _names(line.row.name for line in lines), _names(line.column for line in lines)
     scored = [line for line in lines if not math.isnan(line.score)]
-    heights = [4.0, 0.6 + 0.3 * len(scored)] if scored else [4.0]
-    width = min(40.0, max(7.0, 1.5 + 0.16 * len(columns) * (len(rows) + 2)))
+    grid = len(rows) * len(columns) > MANY
+    above = 1.6 + 0.36 * len(rows) if grid else 4.0
+    heights = [above, 0.6 + 0.3 * len(scored)] if scored else [above]
+    width = 3.0 + 0.62 * len(columns) if grid else max(7.0, 1.5 + 0.16 * len(columns) * (len(rows) + 2))
     figure = Figure(figsize=(width, sum(heights) + 1.0), dpi=110)
     axes = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    _draw_accuracies(axes[0], lines, rows, columns)
+    (_draw_grid if grid else _draw_bars)(axes[0], lines, rows, columns)
     axes[0].set_title(name, fontsize=10)
     if scored:
         _draw_scores(axes[1], scored, rows)
@@ -42,7 +48,7 @@ def draw_study(name: str, lines: Sequence[Line], path: Path) -> None:
     part.replace(path)
 
 
-def _draw_accuracies(axes: Axes, lines: Sequence[Line], rows: Sequence[str], columns: Sequence[str]) -> None:
+def _draw_bars(axes: Axes, lines: Sequence[Line], rows: Sequence[str], columns: Sequence[str]) -> None:
     bar = WIDTH / max(1, len(rows))
     for number, row in enumerate(rows):
         mine = [line for line in lines if line.row.name == row]
@@ -65,6 +71,21 @@ def _draw_accuracies(axes: Axes, lines: Sequence[Line], rows: Sequence[str], col
     axes.set(ylim=(0, 104), ylabel="accuracy, %")
     axes.legend(fontsize=7, ncols=COLUMNS, loc="upper left", bbox_to_anchor=(0.0, -0.16))
     axes.grid(axis="y", linewidth=0.3)
+
+
+def _draw_grid(axes: Axes, lines: Sequence[Line], rows: Sequence[str], columns: Sequence[str]) -> None:
+    import numpy as np
+
+    shown = np.full((len(rows), len(columns)), np.nan)
+    for line in lines:
+        shown[rows.index(line.row.name), columns.index(line.column)] = 100 * line.accuracy.value
+    axes.imshow(shown, cmap="RdYlGn", vmin=0, vmax=100, aspect="auto")
+    for (row, column), value in np.ndenumerate(shown):
+        if not math.isnan(value):
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8)
+    axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_xlabel("accuracy, %")
 
 
 def _draw_scores(axes: Axes, scored: Sequence[Line], rows: Sequence[str]) -> None:

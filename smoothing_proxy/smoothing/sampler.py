@@ -118,14 +118,15 @@ class Sampler:
     def chunk(self, picture: Picture, count: int) -> int:
         """How many of `count` copies of this picture are made together.
 
-        The denoiser's batch, fewer of a large picture, and of a few copies a part; but as many at least as the
-        denoiser computes anyway.
+        The denoiser's batch, fewer of a large picture, and of a few copies a part; but whole batches, where the
+        denoiser computes these anyway.
         """
         height, width = picture.working_size
         denoiser = self.classifier.denoiser
         most = max(1, min(denoiser.batch_size, CHUNK_PIXELS // (height * width)))
-        least = denoiser.rows(height, width) if isinstance(denoiser, FixedBatches) else 1
-        return min(most, max(least, SMALLEST_PART, math.ceil(count / PARTS)))
+        rows = denoiser.rows(height, width) if isinstance(denoiser, FixedBatches) else 1
+        wanted = max(SMALLEST_PART, math.ceil(count / PARTS))
+        return min(most, max(1, min(math.ceil(wanted / rows), most // rows)) * rows)
 
 
 class DrawStream:

@@ -394,7 +394,12 @@ def test_a_few_copies_are_made_in_parts_so_that_some_travel_while_others_are_mad
     assert sampler_of(ScriptedBackend("light")).chunk(picture(), copies) == together
 
 
-def test_no_part_is_smaller_than_what_the_denoiser_computes_anyway() -> None:
+@pytest.mark.parametrize(
+    ("rows", "together"), [(1, [4, 4, 8, 25, 32]), (5, [5, 5, 10, 25, 30]), (20, [20] * 5), (64, [32] * 5)]
+)
+def test_a_part_is_as_many_as_the_denoiser_computes_anyway(rows: int, together: list[int]) -> None:
+    filled = rows
+
     class Filling:
         name = fingerprint = "filling"
         batch_size = 32
@@ -405,7 +410,7 @@ def test_no_part_is_smaller_than_what_the_denoiser_computes_anyway() -> None:
             return noisy
 
         def rows(self, height: int, width: int) -> int:
-            return 20
+            return filled
 
     sampler = Sampler(BaseClassifier(ScriptedBackend("light"), Filling(), sigma=0.25))
-    assert [sampler.chunk(picture(), count) for count in (1, 12, 100, 1000)] == [20, 20, 25, 32]
+    assert [sampler.chunk(picture(), count) for count in (1, 12, 32, 100, 1000)] == together

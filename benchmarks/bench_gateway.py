@@ -204,19 +204,38 @@ def _cost(server: Server, images: Sequence[bytes]) -> tuple[float, float, float]
     return took / len(images) * 1e3, used / len(images) * 1e3, statistics.median(load.latencies_s) * 1e3
 
 
+def with_one_thread(part: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """The part where the denoiser has one thread, here and in the gateway, so that a core is left for the rest."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        return {key.replace(" px", " px, one thread", 1): value for key, value in part().items()}
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        torch.set_num_threads(threads)
+
+
 def _parts() -> dict[str, Callable[[], dict[str, float]]]:
     """The benchmark's parts, by their names: each one's figures begin with a word of it."""
     parts: dict[str, Callable[[], dict[str, float]]] = {"overhead": overhead}
     for name in ("identity", CHEAP, SHIPPED):
         for side_px in (SMALL_PX, SIDE_PX):
-            parts[f"latency, {name} at {side_px} px"] = partial(latency, name, side_px)
+            part = partial(latency, name, side_px)
+            parts[f"latency, {name} at {side_px} px:"] = part
+            if name == SHIPPED:
+                parts[f"latency, {name} at {side_px} px, one thread:"] = partial(with_one_thread, part)
     at_most = f"throughput, {IN_FLIGHT} in flight at {LATENCY_S * 1e3:g} ms"
     parts[at_most] = partial(throughput_of_vendor, at_most, (), IN_FLIGHT / LATENCY_S)
     limited = f"throughput, {TPS} requests a second"
     parts[limited] = partial(throughput_of_vendor, limited, ("-f", f"requests_per_s={TPS}", "-f", "burst=20"), TPS)
     for name, side_px, customers in ((CHEAP, SIDE_PX, CUSTOMERS), (SHIPPED, SMALL_PX, 6), (SHIPPED, SIDE_PX, 3)):
         part = partial(throughput_of_denoiser, name, side_px, customers)
-        parts[f"throughput, {name} at {side_px} px"] = part
+        parts[f"throughput, {name} at {side_px} px:"] = part
+        if name == SHIPPED:
+            parts[f"throughput, {name} at {side_px} px, one thread:"] = partial(with_one_thread, part)
     return parts
 
 

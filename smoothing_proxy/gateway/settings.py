@@ -47,9 +47,10 @@ class PerLabelTable(Settings):
     """Proofs about each label of an answer, made of the draws that it was made of: see gateway.label_proving.
 
     always: for every request; else for those that ask. keys: by a key's id, in place of `always` for what it asks.
-    threshold: the confidence from which on a label counts as present, where the request names none. watched: labels
-    that are tested whatever the draws say. most: claims that are tested at most. confidence_radius: l2, within which
-    median confidences are bounded; None takes the request's target radius, or half of sigma where it has none.
+    threshold: the confidence from which on a label counts as present, where the request names none.
+    watched: labels that are tested whatever the draws say. most: claims that are tested at most.
+    confidence_radius: l2, within which median confidences are bounded; None takes the request's target radius, or
+    half of sigma where it has none.
     """
 
     always: bool = False

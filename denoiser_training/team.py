@@ -45,10 +45,16 @@ class Team:
         """The rows of each batch that this process takes."""
         return slice(self.rank, None, self.size)
 
-    def check_batch(self, batch: int, key: str) -> None:
-        """Raises ConfigError when a batch cannot be dealt out evenly: the mean of means would be another mean."""
-        if batch % self.size:
-            raise ConfigError(f"{key} = {batch}: not a multiple of the {self.size} processes that share a batch")
+    def check_batch(self, batch: int, key: str, copies: int = 1) -> None:
+        """Raises ConfigError when a batch cannot be dealt out evenly: the mean of means would be another mean.
+
+        copies: of each picture, which stay together in one process.
+        """
+        if batch % (self.size * copies):
+            of = f", with {copies} copies of each picture" if copies > 1 else ""
+            raise ConfigError(
+                f"{key} = {batch}{of}: not a multiple of the {self.size} processes that share a batch"
+            )
 
     def device(self, name: str) -> torch.device:
         """Where this process works: `name`, and of several GPUs its own. "auto" takes a GPU where there is one.
@@ -122,6 +128,10 @@ def team_of(environment: Mapping[str, str]) -> Iterator[Team]:
     if size == 1:
         yield ALONE
         return
+    # Its functions have the process group as a default argument. Imported later, as DistributedDataParallel does,
+    # they would keep the group beyond its end, and its threads could abort the process as the interpreter ends.
+    import torch.distributed.nn.functional
+
     try:
         # Control goes over gloo, so that nobody waits for a GPU; gradients over NCCL where they are on one.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -51,8 +52,9 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_the_parts_of_a_team_make_up_the_batch_and_its_noise() -> None:
-    batches, place = Batches(digits(), 6, 8, 2, flip=True, seed=0), Place(0, 3)
+@pytest.mark.parametrize("copies", [1, 2])
+def test_the_parts_of_a_team_make_up_the_batch_and_its_noise(copies: int) -> None:
+    batches, place = Batches(digits(), 6, 8, 2, flip=True, seed=0, copies=copies), Place(0, 3)
     whole, labels = batches.at(place)
     level = torch.linspace(0.1, 0.6, 6)
     noisy = add_noise(whole, level, generator(CPU, 0, place))
@@ -67,8 +69,12 @@ def test_the_parts_of_a_team_make_up_the_batch_and_its_noise() -> None:
         assert torch.equal(mine, noisy[rank::3])
 
 
-def test_two_processes_train_what_one_trains(tiny: Path, tmp_path: Path) -> None:
-    overrides = ["--set", "runtime.samples_every=20", "optimiser.precision=fp32", "runtime.device=cpu"]
+COPIES = ["phases.1.copies=2", "phases.1.objective={clf=1.0,consistency=2.0,entropy=0.5,mse=50.0}"]
+
+
+@pytest.mark.parametrize("phase", [[], COPIES], ids=["one copy", "two copies"])
+def test_two_processes_train_what_one_trains(tiny: Path, tmp_path: Path, phase: list[str]) -> None:
+    overrides = ["--set", "runtime.samples_every=20", "optimiser.precision=fp32", "runtime.device=cpu", *phase]
     one, two = tmp_path / "one", tmp_path / "two"
     status, out, err = finished(together("denoiser_training", [str(tiny), "--out", str(two), *overrides]))
     assert status == 0, err
@@ -97,6 +103,10 @@ def test_both_processes_end_with_the_same_weights_and_hear_of_the_first_ones_err
     for kind in ("best", "last"):
         for key, tensor in mine[kind].items():
             assert torch.equal(tensor, theirs[kind][key]), (kind, key)
+    for rank in range(2):
+        during, after = json.loads((tmp_path / f"threads-{rank}.json").read_text())
+        assert len(during) > 0
+        assert after == [], "a thread that outlives the team can abort the process as the interpreter ends"
 
 
 def test_a_signal_stops_all_processes_at_one_step_and_saves(tiny: Path, tmp_path: Path) -> None:
@@ -121,15 +131,19 @@ def test_a_signal_stops_all_processes_at_one_step_and_saves(tiny: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
+    ("overrides", "says"),
     [
-        ("optimiser.batch", "optimiser.batch (or the phase's) = 7"),
-        ("phases.1.batch", "optimiser.batch (or the phase's) = 7"),
-        ("surrogates.0.training.optimiser.batch", "classifier mlp: batch = 7"),
+        (["optimiser.batch=7"], "optimiser.batch (or the phase's) = 7"),
+        (["phases.1.batch=7"], "optimiser.batch (or the phase's) = 7"),
+        (
+            ["optimiser.batch=10", "phases.1.copies=2"],
+            "optimiser.batch (or the phase's) = 10, with 2 copies of each picture",
+        ),
+        (["surrogates.0.training.optimiser.batch=7"], "classifier mlp: batch = 7"),
     ],
 )
-def test_a_batch_that_cannot_be_dealt_out_is_refused_by_name(tiny: Path, key: str, says: str) -> None:
-    config = load_config(tiny, [f"{key}=7"])
+def test_a_batch_that_cannot_be_dealt_out_is_refused_by_name(tiny: Path, overrides: list[str], says: str) -> None:
+    config = load_config(tiny, overrides)
     check_batches(config, ALONE)
     with pytest.raises(ConfigError) as error:
         check_batches(config, Team(1, 2))

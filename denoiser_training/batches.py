@@ -50,8 +50,9 @@ class Place:
 class Batches:
     """Crops of `pictures`, each picture once per epoch in a new order.
 
-    batch: pictures per step. crop_px: side of the crops. pad_px: mirrored around a picture first. flip: mirror
-    half of the crops. seed: of order and cuts.
+    batch: rows per step. crop_px: side of the crops. pad_px: mirrored around a picture first. flip: mirror
+    half of the crops. seed: of order and cuts. copies: how often each crop is there, a divisor of batch: row i
+    and row i + batch / copies are the same crop.
     """
 
     pictures: Pictures
@@ -60,6 +61,12 @@ class Batches:
     pad_px: int
     flip: bool
     seed: int
+    copies: int = 1
+
+    @property
+    def crops(self) -> int:
+        """How many different ones a step has."""
+        return self.batch // self.copies
 
     def __post_init__(self) -> None:
         smallest = self.pictures.smallest_side
@@ -77,19 +84,20 @@ class Batches:
         rng = np.random.default_rng([self.seed, CUT, place.phase, place.step])
         corners = [self._corner(self.pictures.pixels[i], rng) for i in indices]
         flips = rng.random(len(indices)) < 0.5
-        indices = indices[part]
+        indices, flips = np.tile(indices, self.copies)[part], np.tile(flips, self.copies)[part]
+        corners = (corners * self.copies)[part]
         crops = torch.stack(
-            [self._crop(self.pictures.pixels[i], *at) for i, at in zip(indices, corners[part], strict=True)]
+            [self._crop(self.pictures.pixels[i], *at) for i, at in zip(indices, corners, strict=True)]
         )
         if self.flip:
-            mirrored = torch.from_numpy(flips[part]).to(crops.device)
+            mirrored = torch.from_numpy(flips).to(crops.device)
             crops = torch.where(mirrored[:, None, None, None], crops.flip(3), crops)
         labels = self.pictures.labels
         return crops, None if labels is None else labels[torch.from_numpy(indices).to(labels.device)]
 
     def _indices(self, place: Place) -> npt.NDArray[np.int64]:
-        """The next `batch` of the phase's endless row of shuffled epochs."""
-        positions = place.step * self.batch + np.arange(self.batch)
+        """The next `crops` of the phase's endless row of shuffled epochs."""
+        positions = place.step * self.crops + np.arange(self.crops)
         epochs, offsets = np.divmod(positions, len(self.pictures))
         orders = {epoch: _order(self.seed, place.phase, int(epoch), len(self.pictures)) for epoch in set(epochs)}
         return np.array([orders[epoch][offset] for epoch, offset in zip(epochs, offsets, strict=True)])

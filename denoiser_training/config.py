@@ -153,6 +153,8 @@ class ObjectiveSettings(Settings):
     stab: NonNegativeFloat = 0.0
     soft_stab: NonNegativeFloat = 0.0
     clf: NonNegativeFloat = 0.0
+    consistency: NonNegativeFloat = 0.0
+    entropy: NonNegativeFloat = 0.0
 
     @model_validator(mode="after")
     def _something(self) -> ObjectiveSettings:
@@ -167,14 +169,20 @@ class ObjectiveSettings(Settings):
     @property
     def needs_surrogates(self) -> bool:
         """Whether one of them looks through a classifier."""
-        return bool(self.weights().keys() & {"stab", "soft_stab", "clf"})
+        return bool(self.weights().keys() - {"mse", "charbonnier"})
+
+    @property
+    def needs_copies(self) -> bool:
+        """Whether one of them compares noisy copies of one picture."""
+        return bool(self.weights().keys() & {"consistency", "entropy"})
 
 
 class PhaseSettings(Settings):
     """A stretch of steps with one objective. What is None is taken from [optimiser] or [data].
 
     lr_steps: length of the learning rate's cosine, at least `steps`, which is the default; a longer one leaves the
-    phase with a rate above zero, for another phase to follow.
+    phase with a rate above zero, for another phase to follow. copies: noisy copies of each picture in a step, at
+    one level; the step's batch counts them all.
     """
 
     steps: PositiveInt
@@ -183,6 +191,13 @@ class PhaseSettings(Settings):
     lr: PositiveFloat | None = None
     batch: PositiveInt | None = None
     crop_px: PositiveInt | None = None
+    copies: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _copies_where_needed(self) -> PhaseSettings:
+        if self.objective.needs_copies and self.copies == 1:
+            raise ValueError("consistency and entropy compare noisy copies of a picture: set copies = 2 or more")
+        return self
 
     @model_validator(mode="after")
     def _cosine_covers_the_steps(self) -> PhaseSettings:
@@ -255,7 +270,11 @@ class Config(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         if any(phase.objective.needs_surrogates for phase in self.phases) and not self.surrogates:
-            raise ValueError("a phase has stab, soft_stab or clf, which need [[surrogates]]; there are none")
+            raise ValueError("a phase's objective looks through [[surrogates]]; there are none")
+        for phase in self.phases:
+            batch = phase.batch or self.optimiser.batch
+            if batch % phase.copies:
+                raise ValueError(f"a phase's batch of {batch} is not a multiple of its copies = {phase.copies}")
         if self.evaluate.best == "accuracy" and not (self.evaluate.classifiers or self.surrogates):
             raise ValueError('evaluate.best = "accuracy" needs [[evaluate.classifiers]] or [[surrogates]]')
         names = [entry.name for entry in (*self.surrogates, *self.evaluate.classifiers)]

@@ -67,7 +67,8 @@ def _phase(phase: PhaseSettings, config: Config) -> str:
     objective = " + ".join(f"{weight:g} {name}" for name, weight in phase.objective.weights().items())
     batch, crop = phase.batch or config.optimiser.batch, phase.crop_px or config.data.crop_px
     falling = f" falling over {phase.lr_steps} steps" if phase.lr_steps else ""
+    of = f" with {phase.copies} copies of each picture" if phase.copies > 1 else ""
     return (
-        f"{phase.steps} steps of {objective} at lr {phase.lr or config.optimiser.lr:g}{falling}, batch {batch}, "
-        f"{crop} px"
+        f"{phase.steps} steps of {objective} at lr {phase.lr or config.optimiser.lr:g}{falling}, "
+        f"batch {batch}{of}, {crop} px"
     )

@@ -49,7 +49,8 @@ class DenoiserTask:
         crops, labels = batches.at(place, part)
         crops = crops.to(device, non_blocking=True)
         stream = generator(device, self.seed, place)
-        sigma = noise_levels(self.noise, torch.rand(batches.batch, generator=stream, device=device))[part]
+        levels = noise_levels(self.noise, torch.rand(batches.crops, generator=stream, device=device))
+        sigma = levels.repeat(batches.copies)[part]
         noisy = add_noise(crops, sigma, stream, part=part, of=batches.batch)
         if self.channels_last:
             noisy = noisy.contiguous(memory_format=torch.channels_last)
@@ -58,6 +59,7 @@ class DenoiserTask:
             denoised=network(noisy, sigma).float(),
             labels=None if labels is None else labels.to(device),
             surrogates=in_turn(self.surrogates, self.per_step, place.step),
+            copies=batches.copies,
         )
         return self.objectives[place.phase].losses(scene)
 

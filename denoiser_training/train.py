@@ -135,6 +135,7 @@ def _batches(config: Config, pictures: Pictures) -> list[Batches]:
             pad_px=data.pad_px,
             flip=data.flip,
             seed=config.seed,
+            copies=phase.copies,
         )
         for phase in config.phases
     ]
@@ -164,7 +165,7 @@ def _classifiers(
 def check_batches(config: Config, team: Team) -> None:
     """Raises ConfigError unless every batch can be dealt out evenly to the team."""
     for phase in config.phases:
-        team.check_batch(phase.batch or config.optimiser.batch, "optimiser.batch (or the phase's)")
+        team.check_batch(phase.batch or config.optimiser.batch, "optimiser.batch (or the phase's)", phase.copies)
     for classifier in (*config.surrogates, *config.evaluate.classifiers):
         if classifier.training is not None:
             team.check_batch(classifier.training.optimiser.batch, f"classifier {classifier.name}: batch")

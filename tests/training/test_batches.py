@@ -47,6 +47,24 @@ def test_every_picture_comes_once_per_epoch_in_a_new_order_with_its_label() -> N
     assert row[:10] != row[10:]
 
 
+def test_the_copies_of_a_picture_are_one_crop_and_an_epoch_still_shows_each_picture_once() -> None:
+    cuts = Batches(digits(), 6, 8, 2, flip=True, seed=0, copies=3)
+    crops, labels = cuts.at(Place(0, 1))
+    alone, own = Batches(digits(), 2, 8, 2, flip=True, seed=0).at(Place(0, 1))
+    assert labels is not None
+    assert own is not None
+    assert torch.equal(crops, alone.repeat(3, 1, 1, 1))
+    assert torch.equal(labels, own.repeat(3))
+    row = [index for step in range(5) for index in _shown(Batches(pictures(10), 4, 8, 0, True, 0, 2), step)]
+    assert sorted(row) == sorted([*range(10), *range(10)])
+
+
+def _shown(cuts: Batches, step: int) -> list[int]:
+    labels = cuts.at(Place(0, step))[1]
+    assert labels is not None
+    return labels.tolist()
+
+
 def test_half_of_the_crops_are_mirrored_and_every_offset_is_used() -> None:
     ramp = torch.arange(12, dtype=torch.uint8).expand(3, 9, 12).contiguous()
     cuts = Batches(Pictures(("a",), (ramp,), None, ()), 400, 8, 0, flip=True, seed=0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from denoiser_training.objectives import (
     MSE,
     Charbonnier,
     Clf,
+    Consistency,
+    Entropy,
     Objective,
     Scene,
     SoftStab,
@@ -68,6 +71,44 @@ def test_an_objective_is_its_formula(objective: Objective, expected: float) -> N
 def test_several_surrogates_count_alike() -> None:
     both = float(Stab()(scene((1.0, -2.0))))
     assert both == pytest.approx((float(Stab()(scene((1.0,)))) + float(Stab()(scene((-2.0,))))) / 2)
+
+
+def copies(*sums: float) -> Scene:
+    """Two pictures, two noisy copies of each; sums: of the channels of the denoised ones, in the batch's order."""
+    denoised = (torch.tensor(sums) / 3).reshape(4, 1, 1, 1).expand(4, 3, 1, 1)
+    return Scene(torch.zeros(4, 3, 1, 1), denoised, None, [Surrogate("s", TwoClasses(2.0))], copies=2)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def entropy(p: float) -> float:
+    return -p * math.log(p) - (1 - p) * math.log(1 - p)
+
+
+def divergence(p: float, q: float) -> float:
+    return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+
+
+def test_consistency_and_entropy_are_of_the_mean_answer_to_the_copies_of_one_picture() -> None:
+    sums = (0.3, 1.2, 2.4, 1.8)
+    p = [sigmoid(2 * s) for s in sums]
+    means = [(p[0] + p[2]) / 2, (p[1] + p[3]) / 2]
+    apart = sum(divergence(means[i % 2], p[i]) for i in range(4)) / 4
+    assert float(Consistency()(copies(*sums))) == pytest.approx(apart, rel=1e-4)
+    assert float(Entropy()(copies(*sums))) == pytest.approx(sum(map(entropy, means)) / 2, rel=1e-4)
+    assert float(Consistency()(copies(0.3, 2.4, 0.3, 2.4))) == pytest.approx(0, abs=1e-6)
+    assert float(Consistency()(copies(0.3, 0.3, 2.4, 2.4))) > 0.1
+
+
+@pytest.mark.parametrize("objective", [Consistency(), Entropy()])
+def test_gradients_of_what_compares_copies_reach_each_of_them(objective: Objective) -> None:
+    seen = copies(0.3, 1.2, 2.4, 1.8)
+    denoised = seen.denoised.clone().requires_grad_()
+    objective(replace(seen, denoised=denoised)).backward()  # type: ignore[no-untyped-call]
+    assert denoised.grad is not None
+    assert bool((denoised.grad.abs().sum(dim=(1, 2, 3)) > 0).all())
 
 
 @pytest.mark.parametrize("objective", [Stab(), SoftStab(), Clf()])

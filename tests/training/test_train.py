@@ -72,6 +72,15 @@ def test_one_command_trains_surrogates_and_denoiser_and_writes_a_card(
         assert (out / name).exists()
 
 
+def test_a_card_says_how_many_copies_of_a_picture_were_compared(tiny: Path, tmp_path: Path) -> None:
+    phase = ["phases.1.copies=2", "phases.1.objective={consistency=0.5,mse=100.0}"]
+    assert main([str(tiny), "--out", str(tmp_path / "out"), "--set", *phase]) == 0
+    card, _ = weights.load(tmp_path / "out" / "tiny.json")
+    assert card.schedule.endswith(
+        "20 steps of 100 mse + 0.5 consistency at lr 0.001, batch 8 with 2 copies of each picture, 8 px"
+    )
+
+
 def test_a_trained_denoiser_is_where_another_one_starts(tiny: Path, tmp_path: Path) -> None:
     assert main([str(tiny), "--out", str(tmp_path / "first")]) == 0
     further = ["--set", f"denoiser.start={tmp_path / 'first/tiny.json'}", "phases.0.lr=1e-9", "phases.1.lr=1e-9"]

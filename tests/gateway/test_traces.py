@@ -29,7 +29,10 @@ TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 
 @contextmanager
 def traced(**settings: Any) -> Iterator[tuple[There, Any]]:
-    """A gateway, and the SDK's own exporter that keeps its spans."""
+    """A gateway, and the SDK's own exporter that keeps its spans: all of them once the block has ended.
+
+    A client holds the last byte of a stream before its span ends, so spans are read after the gateway.
+    """
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -52,7 +55,7 @@ def by_name(exporter: Any) -> dict[str, Any]:
 def test_a_request_its_verdict_and_its_fan_out_are_spans_of_the_clients_trace() -> None:
     with traced() as (there, exporter):
         reply = there.ask("/v1/certify", headers={"traceparent": TRACEPARENT}).json()
-        spans = by_name(exporter)
+    spans = by_name(exporter)
     assert list(spans) == ["smoothing fan-out", "smoothing verdict", "smoothing request"]
     fan_out, verdict, request = spans.values()
     assert {f"{span.context.trace_id:032x}" for span in spans.values()} == {TRACE}
@@ -76,7 +79,7 @@ def test_an_sdks_request_begins_a_trace_of_its_own(name: str) -> None:
     with traced() as (there, exporter):
         sdks.ASKS[name](there, picture())
         sdks.ASKS[name](there, picture())
-        spans = exporter.get_finished_spans()
+    spans = exporter.get_finished_spans()
     requests = [span for span in spans if span.name == "smoothing request"]
     assert [span.attributes["smoothing.queries"] > 0 for span in requests] == [True, False]
     assert requests[0].context.trace_id != requests[1].context.trace_id
@@ -87,14 +90,14 @@ def test_an_sdks_request_begins_a_trace_of_its_own(name: str) -> None:
 def test_a_stream_is_one_span_until_its_end() -> None:
     with traced() as (there, exporter):
         there.ask(headers={"accept": "text/event-stream", "traceparent": TRACEPARENT})
-        spans = by_name(exporter)
+    spans = by_name(exporter)
     assert spans["smoothing verdict"].parent.span_id == spans["smoothing request"].context.span_id
 
 
 def test_a_refusal_is_no_error_and_has_no_verdict() -> None:
     with traced() as (there, exporter):
         there.ask(headers={"authorization": "Bearer nobody", "traceparent": "not-a-traceparent"})
-        (span,) = exporter.get_finished_spans()
+    (span,) = exporter.get_finished_spans()
     assert (span.attributes["smoothing.outcome"], span.status.is_ok) == ("unauthenticated", True)
     assert span.parent is None
 

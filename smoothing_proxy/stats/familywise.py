@@ -58,10 +58,19 @@ def claims_hold(certificates: Sequence[Certificate], radius: float, *, alpha: fl
     "per-picture": each claim is false with probability <= alpha. "bonferroni", "holm": any claim of the folder is
     false with probability <= alpha; a claim that Bonferroni proves, Holm proves too.
     alpha stands for itself: the certificates' own does not count, but one that abstained claims nothing.
+    A sequential certificate's label was chosen by the draws that test it; such a claim is no hypothesis fixed
+    beforehand, and Holm's argument does not cover it. So "holm" proves it at alpha / m or not at all, and counts
+    it as unproven among the others, whose error then is at most the rest of alpha.
     radius: in the space where the noise was added, and fixed before the votes are seen.
     Raises ConfigError for alpha outside [1e-100, 1), an unknown method, or radius negative or not finite.
     """
-    return rejected([false_claim_p_value(c, radius) for c in certificates], alpha=alpha, method=method)
+    p_values = [false_claim_p_value(c, radius) for c in certificates]
+    if method != "holm":
+        return rejected(p_values, alpha=alpha, method=method)
+    fixed = [1.0 if c.sequential else p for c, p in zip(certificates, p_values, strict=True)]
+    stepped = rejected(fixed, alpha=alpha, method="holm")
+    alone = rejected(p_values, alpha=alpha, method="bonferroni")
+    return [one if c.sequential else held for c, one, held in zip(certificates, alone, stepped, strict=True)]
 
 
 def false_claim_p_value(certificate: Certificate, radius: float) -> float:

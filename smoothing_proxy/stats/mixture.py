@@ -24,7 +24,11 @@ Floats = npt.NDArray[np.float64]
 
 
 def log_mixture(n: Ints, k: Ints, p0: float) -> Floats:
-    """log M(n, k), elementwise. n: draws, >= 0. k: votes for the label, 0..n. p0: in (0, 1)."""
+    """log M(n, k), elementwise, rounded up to 0 where k <= p0 n. n: draws, >= 0. k: votes, 0..n. p0: in (0, 1).
+
+    With k <= p0 n no p > p0 makes the votes likelier than p0 does, so that M <= 1. There the tail of the Beta
+    distribution can be smaller than any float, and its floored logarithm would overstate M without limit.
+    """
     a, b = PRIOR
     above = special.betainc(b + n - k, a + k, 1.0 - p0)
     value: Floats = (
@@ -35,7 +39,7 @@ def log_mixture(n: Ints, k: Ints, p0: float) -> Floats:
         - k * np.log(p0)
         - (n - k) * np.log1p(-p0)
     )
-    return value
+    return np.where(k <= p0 * n, np.minimum(value, 0.0), value)
 
 
 def crossing_counts(n_max: int, p0: float, h: float, between: tuple[Ints, Ints] | None = None) -> Ints:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from smoothing_proxy.errors import ConfigError
-from smoothing_proxy.stats.certificates import certify_votes, required_probability
+from smoothing_proxy.stats.certificates import certify_votes, proven_within, required_probability
 from smoothing_proxy.stats.familywise import (
     Method,
     anytime_p_value,
@@ -20,7 +20,7 @@ from smoothing_proxy.stats.familywise import (
     false_claim_p_value,
     rejected,
 )
-from smoothing_proxy.stats.mixture import crossing_counts
+from smoothing_proxy.stats.mixture import crossing_counts, log_mixture
 from smoothing_proxy.stats.reaching import reach_probability
 from smoothing_proxy.types import Certificate, Votes
 
@@ -146,6 +146,14 @@ def test_holm_proves_more_than_bonferroni_in_a_folder_of_mostly_true_claims() ->
     assert counted == {"per-picture": 20, "bonferroni": 19, "holm": 20}
 
 
+def test_holm_proves_what_chose_its_label_by_the_same_draws_at_alpha_over_m_or_not_at_all() -> None:
+    tight, loose = (
+        proven_within(0.1, "cat", Votes({"cat": 99}, 1), sigma=SIGMA, alpha=alpha) for alpha in (0.005, 0.01)
+    )
+    assert claims_hold([tight, loose], 0.1, alpha=0.01, method="holm") == [True, False]
+    assert claims_hold([loose, certificate(100)], 0.1, alpha=0.01, method="holm") == [False, True]
+
+
 def test_alpha_is_shared_out_evenly() -> None:
     assert bonferroni_alpha(0.001, 4) == 0.00025
 
@@ -243,6 +251,27 @@ def test_a_folder_of_false_claims_is_rejected_at_some_moment_no_more_often_than_
     """Exactly, for independent pictures: where all claims are false, Holm's first step is Bonferroni's."""
     each = ever_below(0.05 / m, radius, 3000, required_probability(radius, SIGMA))
     assert 0.0 < 1 - (1 - each) ** m <= 0.05
+
+
+@pytest.mark.parametrize("sigmas", [0.0, 0.5, 1.0, 2.0, 3.5, 6.0])
+@pytest.mark.parametrize("every", [0, 2])
+def test_a_label_that_others_outvote_is_not_proven_by_many_draws(sigmas: float, every: int) -> None:
+    """Not by 3000 draws without a vote, nor by 3000 of which half are votes for it."""
+    votes = ["cat" if every and number % every else "dog" for number in range(3000)]
+    radius = sigmas * SIGMA
+    assert anytime_p_value(votes, "cat", radius, sigma=SIGMA) >= (0.1 if sigmas == 0.0 and every else 1.0)
+    assert claims_hold_so_far([("cat", votes)], radius, sigma=SIGMA, alpha=0.05, method="holm") == [False]
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.1, 0.25, 0.5, 1.5])
+def test_the_p_value_falls_below_alpha_just_where_the_boundary_is_reached(radius: float) -> None:
+    """At every count of votes that 1200 draws can bring, so that the exact error of the boundary is its own."""
+    p0, most, h = required_probability(radius, SIGMA), 1200, math.log(1 / 0.05)
+    fewest = crossing_counts(most, p0, h)
+    for n in range(1, most + 1):
+        k = np.arange(n + 1)
+        reached = log_mixture(np.full(n + 1, n), k, p0) >= h
+        assert (reached == (k >= fewest[n])).all(), n
 
 
 def test_looking_after_every_draw_and_stopping_at_will_keeps_the_error_of_holm() -> None:

@@ -23,7 +23,7 @@ def asked_once(**faults: Any) -> tuple[Seen, dict[str, Any]]:
     async def work() -> tuple[Seen, dict[str, Any]]:
         async with bench(**faults) as there:
             seen = await there.ask(wait_s=0.3 if "hang" in faults else 5.0)
-            return seen, await there.till()
+            return seen, await there.settled()
 
     return run(work)
 
@@ -240,13 +240,14 @@ def test_under_all_faults_at_once_the_till_is_what_the_clients_saw() -> None:
 
         async def one(number: int) -> Seen:
             async with gate:
-                return await there.ask(body(picture(number)), wait_s=2.0)
+                return await there.ask(body(picture(number)), wait_s=5.0)
 
         return await asyncio.gather(*(one(number) for number in range(requests)))
 
     async def work() -> tuple[list[Seen], dict[str, Any]]:
         async with bench(**EVERY_RATE, error_billed=0.5, seed=3) as there:
-            return await ask_all(there), await there.till()
+            seen = await ask_all(there)
+            return seen, await there.until(lambda till: sum(till["outcomes"].values()) == requests)
 
     seen, till = run(work)
     outcomes = till["outcomes"]

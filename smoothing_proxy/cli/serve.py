@@ -16,14 +16,18 @@ import click
 from smoothing_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Iterable, Mapping
 
+    from smoothing_proxy.gateway.admin import Admin
     from smoothing_proxy.gateway.memory_store import MemoryKey, MemoryStore
     from smoothing_proxy.gateway.ports import Store
     from smoothing_proxy.gateway.serving import Address
     from smoothing_proxy.gateway.settings import GatewayConfig
 
 __all__ = ["serve"]
+
+_logger = logging.getLogger(__name__)
 
 _path = click.Path(path_type=Path)
 
@@ -98,6 +102,12 @@ def _memory_store(path: Path, config: GatewayConfig) -> MemoryStore:
 
     if not config.keys:
         raise ConfigError(f"{path}: keys: nobody could ask; add a table [[keys]] with id and secret_env")
+    limited = any(key.limit_queries is not None for key in config.keys)
+    _logger.log(
+        logging.WARNING if limited else logging.INFO,
+        "what the keys of [[keys]] spend, and what was answered, is forgotten when this process ends: each start "
+        "begins with full budgets; a [store] keeps them",
+    )
     return MemoryStore(
         lambda: _keys(read_gateway_config(path)),
         replay_s=config.gateway.replay_ttl_s,
@@ -121,12 +131,22 @@ def _keys(config: GatewayConfig) -> Iterable[MemoryKey]:
 
 
 async def _serve(path: Path, config: GatewayConfig, ready_file: Path | None) -> None:
+    from smoothing_proxy.gateway.signals import hangups
+
+    with hangups() as reload:
+        await _served(path, config, ready_file, reload)
+
+
+async def _served(path: Path, config: GatewayConfig, ready_file: Path | None, reload: asyncio.Event) -> None:
+    """Until it is told to stop, and what was under way then is done."""
     import asyncio
 
     from smoothing_proxy.assembly import make_classifier
     from smoothing_proxy.cli.driving import set_aside_what_is_loaded
     from smoothing_proxy.gateway.app import every_wire, make_gateway
-    from smoothing_proxy.gateway.serving import listening, until_signalled
+    from smoothing_proxy.gateway.references import references_of
+    from smoothing_proxy.gateway.serving import listening
+    from smoothing_proxy.gateway.signals import stops, until_told
     from smoothing_proxy.gateway.traces import traces_of
 
     traces = traces_of(config.telemetry, os.environ)
@@ -141,16 +161,32 @@ async def _serve(path: Path, config: GatewayConfig, ready_file: Path | None) -> 
                 in_flight=config.run.in_flight,
                 transport=config.transport,
                 traces=traces,
+                references=references_of(config.references),
+                admin=_admin(config, store),
             )
-            async with listening(gateway, every_wire()) as address:
-                set_aside_what_is_loaded()
-                click.echo(_announcement(address))
-                if ready_file is not None:
-                    _write(ready_file, address)
-                await until_signalled(gateway)
+            # Before it listens: what is asked from then on is answered, whatever comes.
+            with stops() as stop:
+                async with listening(gateway, every_wire()) as address:
+                    set_aside_what_is_loaded()
+                    click.echo(_announcement(address))
+                    if ready_file is not None:
+                        _write(ready_file, address)
+                    await until_told(gateway, stop, reload)
     finally:
         await classifier.backend.aclose()
         await asyncio.to_thread(traces.close)
+
+
+def _admin(config: GatewayConfig, store: Store) -> Admin | None:
+    """Who may change keys over HTTP. Raises ConfigError for an admin key that is none."""
+    from smoothing_proxy.gateway.ledger_store import LedgerStore
+
+    if config.admin is None or not isinstance(store, LedgerStore):
+        return None
+    from smoothing_proxy.gateway.admin import Admin
+
+    key, timeout_s = config.admin.key(os.environ), config.gateway.body_timeout_s
+    return Admin(store.inner, key, body_timeout_s=timeout_s)
 
 
 def _announcement(address: Address) -> str:

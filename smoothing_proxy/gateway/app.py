@@ -1,7 +1,7 @@
 """The gateway as an ASGI application: every route on one port, and what holds for each answer.
 
 GET  /health/live, /health/ready, /metrics, /openapi.json
-POST /v1/predict, /v1/certify            GET /v1/verdicts/{id}
+POST /v1/predict, /v1/certify            GET /v1/verdicts?sha256=..., /v1/verdicts/{id}
 any other address                        the vendors' own formats, told apart by address and headers
 """
 
@@ -11,15 +11,17 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from smoothing_proxy.errors import SmoothingProxyError
 from smoothing_proxy.gateway.engine import Kind
 from smoothing_proxy.gateway.exchange import Exchange
 from smoothing_proxy.gateway.faults import fault_of
@@ -28,6 +30,7 @@ from smoothing_proxy.gateway.native_front import Events, NativeFront, refusal
 from smoothing_proxy.gateway.openapi import openapi_document
 from smoothing_proxy.gateway.ports import Store
 from smoothing_proxy.gateway.proxies import TrustedProxies
+from smoothing_proxy.gateway.references import NoReferences
 from smoothing_proxy.gateway.requests import head_of, response_of
 from smoothing_proxy.gateway.service import Gateway
 from smoothing_proxy.gateway.settings import GatewaySettings
@@ -39,6 +42,9 @@ from smoothing_proxy.smoothing.settings import Smoothing
 from smoothing_proxy.transport.clock import Clock, SystemClock
 from smoothing_proxy.transport.settings import TransportSettings
 from smoothing_proxy.wire.base import Fault, RequestFault, Wire
+
+if TYPE_CHECKING:
+    from smoothing_proxy.gateway.admin import Admin
 
 __all__ = ["every_wire", "make_app", "make_gateway"]
 
@@ -79,8 +85,10 @@ def make_gateway(
     clock: Clock | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     traces: Traces = NoTraces(),  # noqa: B008 (without state)
+    references: NoReferences = NoReferences(),  # noqa: B008 (without state)
+    admin: Admin | None = None,
 ) -> Gateway:
-    """What the fronts have in common.
+    """What the fronts have in common. admin: None leaves /v1/admin out.
 
     Raises DenoiserError when the denoiser is not made for sigma, ConfigError for a passthrough that leads nowhere.
     """
@@ -88,7 +96,7 @@ def make_gateway(
     limits = pixels.Limits(pixels=settings.pixels, side_px=settings.side_px)
     engine = TracedEngine(classifier, smoothing, clock, in_flight=in_flight, transport=transport, limits=limits)
     engine.traces = traces
-    return Gateway(settings, engine, store, clock, Metrics(), now, traces)
+    return Gateway(settings, engine, store, clock, Metrics(), now, traces, references, admin)
 
 
 def make_app(gateway: Gateway, wires: Sequence[Wire]) -> Starlette:
@@ -107,9 +115,13 @@ def make_app(gateway: Gateway, wires: Sequence[Wire]) -> Starlette:
             Route("/metrics", routes.metrics),
             Route("/openapi.json", routes.openapi),
             *(routes.native() if "native" in gateway.settings.vendors else ()),
+            Route("/v1/verdicts", routes.verdicts, methods=["GET"]),
+            Route("/v1/verdicts/{id}", routes.verdict, methods=["GET"]),
+            *routes.admins(),
             Route("/{path:path}", _AnyMethod(routes.vendor)),
         ],
         lifespan=lifespan,
+        exception_handlers={HTTPException: routes.unrouted},
         middleware=[Middleware(TrustedProxies, networks=gateway.settings.trusted_proxies)],
     )
 
@@ -130,27 +142,32 @@ class _Routes:
         self._gateway = gateway
         self._vendors = VendorFront(gateway, wires)
         self._native = NativeFront(gateway, wires)
-        self._document = openapi_document()
+        self._document = openapi_document(admin=gateway.admin is not None)
 
     def native(self) -> list[Route]:
         return [
             Route("/v1/predict", self.predict, methods=["POST"]),
             Route("/v1/certify", self.certify, methods=["POST"]),
-            Route("/v1/verdicts/{id}", self.verdict, methods=["GET"]),
         ]
+
+    async def unrouted(self, request: Request, error: Exception) -> Response:
+        """An address, or a method of one, that nobody answers."""
+        assert isinstance(error, HTTPException)
+        exchange = self._exchange("unknown", request)
+        exchange.fault = RequestFault(Fault.UNKNOWN_OPERATION, f"{error.detail}: see /openapi.json")
+        response = refusal(exchange.fault, exchange.id)
+        response.status_code = error.status_code
+        response.headers.update(error.headers or {})
+        return self._ended(response, request, exchange)
 
     async def live(self, request: Request) -> Response:
         return self._safe(PlainTextResponse("live\n"), request)
 
     async def ready(self, request: Request) -> Response:
-        reason = "the gateway is being stopped" if self._gateway.closing else ""
-        try:
-            await self._gateway.store.check()
-        except SmoothingProxyError as error:
-            _logger.error("not ready: %s", error)
-            reason = reason or "the store cannot be used"
-        ready = JSONResponse({"ready": not reason, "reason": reason}, 503 if reason else 200)
-        return self._safe(ready, request)
+        health = await self._gateway.watch.health(closing=self._gateway.closing)
+        reason, warnings = "; ".join(health.reasons), list(health.warnings)
+        said = {"ready": not reason, "reason": reason, "warnings": warnings}
+        return self._safe(JSONResponse(said, 503 if reason else 200), request)
 
     async def metrics(self, request: Request) -> Response:
         return self._safe(Response(self._gateway.metrics.page(), headers={"content-type": CONTENT_TYPE}), request)
@@ -174,10 +191,33 @@ class _Routes:
             response = refusal(self._unexpected(error, exchange), exchange.id)
         return self._ended(response, request, exchange)
 
+    async def verdicts(self, request: Request) -> Response:
+        return await self._read(self._native.verdicts, request)
+
     async def verdict(self, request: Request) -> Response:
+        return await self._read(self._native.verdict, request)
+
+    async def _read(self, read: Callable[[Request, Exchange], Awaitable[Response]], request: Request) -> Response:
         exchange = self._exchange("native", request)
         try:
-            response = await self._native.verdict(request, exchange)
+            response = await read(request, exchange)
+        except Exception as error:  # noqa: BLE001 (nothing but an answer leaves here)
+            response = refusal(self._unexpected(error, exchange), exchange.id)
+        return self._ended(response, request, exchange)
+
+    def admins(self) -> list[Route]:
+        """None where nobody administers keys over HTTP."""
+        if self._gateway.admin is None:
+            return []
+        admin = partial(self._administer, self._gateway.admin)
+        return [Route("/v1/admin/{path:path}", _AnyMethod(admin))]
+
+    async def _administer(self, admin: Admin, request: Request) -> Response:
+        exchange = self._exchange("admin", request)
+        try:
+            response = await admin.answer(request, exchange)
+        except ClientDisconnect:
+            response = Response(status_code=GONE)
         except Exception as error:  # noqa: BLE001 (nothing but an answer leaves here)
             response = refusal(self._unexpected(error, exchange), exchange.id)
         return self._ended(response, request, exchange)

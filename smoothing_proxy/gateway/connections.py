@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from smoothing_proxy.gateway.requests import DISCARDED
+from smoothing_proxy.gateway.requests import BROKEN, DISCARDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["HEAD_BYTES", "PIPELINED", "connections"]
 
 HEAD_BYTES = 2**16
-"""Of a request line and headers; httptools itself would take any number."""
+"""Of a request line and headers, and of what stands in a body between its parts or behind it (chunks' extensions,
+trailers); httptools itself would take any number."""
 
 PIPELINED = 16
 """Requests that one connection may send ahead of the one that is being answered."""
@@ -38,6 +39,8 @@ class _Connection(HttpToolsProtocol):
     uvicorn would lose its body (RFC 9110, 7.8: a server may ignore it). One that is answered before its request is
     all here (a stranger, whose body nobody reads) may send the rest of it: some hear nothing before that is done.
     One that sends more requests ahead than anybody does has its connection closed: uvicorn would keep them all.
+    Trailers are dropped (RFC 9110, 6.5.1); uvicorn would put them among the headers. A body that cannot be read on
+    ends for the application, which finds BROKEN in its state and says so in its own words; then nothing is read.
     """
 
     def __init__(self, head_timeout_s: float, *arguments: Any, **options: Any) -> None:
@@ -48,6 +51,9 @@ class _Connection(HttpToolsProtocol):
         self._has_rest = False
         self._rest_bytes = 0
         self._is_flooded = False
+        self._is_broken = False
+        self._line = b""  # the beginning of one, of a head under way
+        self._beside_bytes = 0  # of a body, since the last part of its content
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
@@ -56,14 +62,22 @@ class _Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
+        if self._is_broken:
+            return
         if self._under_way and self._has_rest:
-            super().data_received(data)
+            self._take_body(data)
         elif self._under_way:
             self._take_ahead(data)
         elif self._has_rest:
             self._drop(data)
         else:
             self._take_head(data)
+
+    def _take_body(self, data: bytes) -> None:
+        self._beside_bytes += len(data)
+        super().data_received(data)
+        if self._beside_bytes > HEAD_BYTES and self._has_rest and not self._is_broken:
+            self.send_400_response("The trailers are too large.")
 
     def _drop(self, data: bytes) -> None:
         """What is left of a request that was answered already, and maybe the beginning of the next one."""
@@ -83,15 +97,13 @@ class _Connection(HttpToolsProtocol):
 
     def _take_ahead(self, data: bytes) -> None:
         """The next request, before the present one is answered."""
-        self._head_bytes += len(data)
-        super().data_received(data)
+        self._feed_head(data)
         if self._head_bytes > HEAD_BYTES:
             self._is_flooded = True
             self.transport.abort()
 
     def _take_head(self, data: bytes) -> None:
-        self._head_bytes += len(data)
-        super().data_received(_without_upgrade(data))
+        self._feed_head(data)
         if self._under_way or self._has_rest or self.transport.is_closing():
             return
         if self._head_bytes > HEAD_BYTES:
@@ -99,10 +111,25 @@ class _Connection(HttpToolsProtocol):
         elif self._waiting is None:
             self._wait_for_head()
 
+    def _feed_head(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        data, self._line = _without_upgrade(self._line + data)
+        super().data_received(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See HttpToolsProtocol. A trailer is none."""
+        if not self._has_rest:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """See HttpToolsProtocol."""
+        self._beside_bytes = 0
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
         """See HttpToolsProtocol."""
         self._wait_no_more()
-        self._head_bytes = self._rest_bytes = 0
+        self._head_bytes = self._rest_bytes = self._beside_bytes = 0
         self._has_rest = True
         if len(self.pipeline) >= PIPELINED:
             self._is_flooded = True
@@ -119,13 +146,26 @@ class _Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.pipeline:
             self.flow.pause_reading()
+        elif self._is_broken:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """See HttpToolsProtocol. In the middle of an answer none can be told."""
+        """See HttpToolsProtocol. Where a request is under way, its own answer comes, and the connection's end."""
         if self._is_flooded:
             self.transport.abort()
+        elif self._under_way:
+            self._break()
+        elif self._has_rest:
+            self.transport.close()  # its answer is there already
         else:
             super().send_400_response(msg)
+
+    def _break(self) -> None:
+        self._is_broken = True
+        if self._has_rest:
+            self.cycle.scope["state"][BROKEN] = True
+            self.cycle.keep_alive = self.cycle.more_body = False
+            self.cycle.message_event.set()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Whether the connection stays open for an answer; TLS has no halves."""
@@ -152,13 +192,17 @@ class _Connection(HttpToolsProtocol):
             self._waiting = None
 
     def _late(self) -> None:
-        if self._has_rest:
-            self.transport.close()  # its answer is there already
-        elif not self.transport.is_closing():
+        if not self.transport.is_closing():
             self.send_400_response(f"The request did not arrive within {self._head_timeout_s:g} s.")
 
 
-def _without_upgrade(data: bytes) -> bytes:
-    """What begins with a whole head, without its wish for another protocol."""
+def _without_upgrade(data: bytes) -> tuple[bytes, bytes]:
+    """What may be parsed of a head, without its wish for another protocol; and the line that is not whole yet."""
     head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"", head + b"\r\n") + b"\r\n" + rest if end else data
+    if end:
+        return _UPGRADE.sub(b"", head + b"\r\n") + b"\r\n" + rest, b""
+    whole = data.rfind(b"\r\n")
+    if whole < 0:
+        whole = len(data) - data.endswith(b"\r")
+    lines = _UPGRADE.sub(b"", data[:whole] + b"\r\n")
+    return lines.removesuffix(b"\r\n"), data[whole:]

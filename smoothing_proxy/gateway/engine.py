@@ -17,9 +17,12 @@ import anyio.to_thread
 from smoothing_proxy.errors import BackendError, ConfigError, DenoiserError, ImageError
 from smoothing_proxy.gateway.clean_draw import ask_clean
 from smoothing_proxy.gateway.pages import JournalOfPages, Meter, Page, Pages, WatcherOfPages
+from smoothing_proxy.gateway.picture_size import working_pixels
 from smoothing_proxy.gateway.ports import Recollection
+from smoothing_proxy.gateway.timed import Timed
 from smoothing_proxy.images import pixels
 from smoothing_proxy.images.codec import EncodedImage
+from smoothing_proxy.images.geometry import WorkingSize
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.drive import replay
 from smoothing_proxy.smoothing.halt import Halt
@@ -29,6 +32,7 @@ from smoothing_proxy.smoothing.plan import Plan, certify_plan, ladder_of, most_d
 from smoothing_proxy.smoothing.sampler import Sampler
 from smoothing_proxy.smoothing.settings import Smoothing
 from smoothing_proxy.transport.clock import Clock
+from smoothing_proxy.transport.courier import Courier
 from smoothing_proxy.transport.settings import TransportSettings
 from smoothing_proxy.types import Certificate, Draws, Prediction, Reply, Votes
 
@@ -82,7 +86,7 @@ class Engine:
         limits: pixels.Limits = pixels.DEFAULT_LIMITS,
     ) -> None:
         classifier.check_sigma()
-        self.timed = _Timed(classifier, clock)
+        self.timed = Timed(classifier, clock)
         self.smoothing = smoothing
         self.in_flight = classifier.backend.concurrency if in_flight is None else in_flight
         self._pages = Pages()
@@ -100,9 +104,9 @@ class Engine:
         self._calibrating = anyio.CapacityLimiter(1)
 
     @property
-    def settled(self) -> int:
-        """Draws that have settled, of the pictures under way."""
-        return self._pages.settled
+    def courier(self) -> Courier:
+        """Who carries the copies: the circuit and the rate of all of them."""
+        return self._sampler.courier
 
     @property
     def per_s(self) -> float:
@@ -110,12 +114,21 @@ class Engine:
 
         A rate that has only grown so far is still on its way up, and no limit.
         """
-        now = self._sampler.courier.limiter.per_s
+        now = self.courier.limiter.per_s
         self._fastest = max(self._fastest, now)
-        is_limit = self._sampler.courier.settings.requests_per_s is not None or now < self._fastest
+        is_limit = self.courier.settings.requests_per_s is not None or now < self._fastest
         rate = now if is_limit else math.inf
-        places = self.in_flight * self.timed.backend.batch_size
-        return min(rate, places / self.timed.latency_s) if self.timed.latency_s > 0 else rate
+        places, latency_s = self.in_flight * self.timed.backend.batch_size, self.timed.latency.seconds
+        return min(rate, places / latency_s) if latency_s > 0 else rate
+
+    def seconds_for(self, draws: int, pixels: int) -> float:
+        """How long so many draws take at least, whose copies have so many pixels: made here, asked about there."""
+        return max(draws / self.per_s, pixels / self.timed.making.per_s)
+
+    async def pixels_of(self, images: Sequence[bytes]) -> list[int]:
+        """Of each picture at its working size, by its header; 0 for one that cannot be decoded."""
+        size = WorkingSize.parse(self.smoothing.working_size)
+        return await asyncio.to_thread(lambda: [working_pixels(image, size, self._limits) for image in images])
 
     async def prepare(self, image: bytes, kind: Kind) -> Prepared:
         """The picture, decoded, with fresh entropy. Raises ImageError, also for a size that cannot be denoised."""
@@ -242,25 +255,3 @@ def _watched(plan: Plan[Verdict], tell: Tell) -> Generator[Draws, Votes, Verdict
             request = plan.send(votes)
     except StopIteration as verdict:
         return verdict.value  # type: ignore[no-any-return]  # StopIteration does not know the plan's type
-
-
-class _Timed(BaseClassifier):
-    """The base classifier, and how long its requests take: a moving average in seconds, 0.0 before the first."""
-
-    def __init__(self, classifier: BaseClassifier, clock: Clock) -> None:
-        super().__init__(
-            classifier.backend,
-            classifier.denoiser,
-            sigma=classifier.sigma,
-            labels=classifier.labels,
-            encoding=classifier.encoding,
-        )
-        self._clock = clock
-        self.latency_s = 0.0
-
-    async def ask(self, copies: Sequence[EncodedImage]) -> Sequence[Reply | BackendError]:
-        started = self._clock.now()
-        answers = await super().ask(copies)
-        took = self._clock.now() - started
-        self.latency_s = took if self.latency_s == 0.0 else 0.9 * self.latency_s + 0.1 * took
-        return answers

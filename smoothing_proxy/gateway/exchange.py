@@ -24,7 +24,7 @@ _logger = logging.getLogger("smoothing_proxy.gateway.requests")
 class Exchange:
     """Made when a request arrives. id: of the request, as answered and logged. caller: the key's id, "" before.
 
-    headers: of the request, names in lower case, for its place in a trace.
+    headers: of the request, names in lower case, for its place in a trace. images: see Job.
     """
 
     def __init__(self, gateway: Gateway, headers: Mapping[str, str] = {}) -> None:
@@ -33,6 +33,7 @@ class Exchange:
         self.caller = ""
         self.fault: RequestFault | None = None
         self.replayed = False
+        self.images: tuple[bytes, ...] = ()
         self._gateway = gateway
         self._held = 0
         self._began = gateway.clock.now()
@@ -52,9 +53,10 @@ class Exchange:
         """The gateway's answers, and how long they took. Raises RequestFault."""
         asked = self._gateway.clock.now()
         try:
-            with self._gateway.store.admitted(inquiry.caller), self.trace.current():
+            with self.trace.current():
                 job = self._gateway.take(inquiry)
                 self._answers = await self._gateway.answers(job)
+                self.images = job.images
                 self.replayed = job.replayed
         finally:
             self._waited_s = self._gateway.clock.now() - asked
@@ -67,7 +69,7 @@ class Exchange:
         """
         asked = self._gateway.clock.now()
         try:
-            with self._gateway.store.admitted(caller), self.trace.current():
+            with self.trace.current():
                 passed = await self._gateway.pass_on(caller, errand, name)
         finally:
             self._waited_s = self._gateway.clock.now() - asked

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +15,7 @@ from typing import Any
 
 from smoothing_proxy.errors import LedgerError
 from smoothing_proxy.gateway.answers import verdict_of
+from smoothing_proxy.gateway.backlog import Backlog, Load
 from smoothing_proxy.gateway.engine import Engine, Prepared, fewest_draws, most_queries
 from smoothing_proxy.gateway.faults import told
 from smoothing_proxy.gateway.inquiries import Inquiry, Wish, sha256_of
@@ -25,6 +26,7 @@ from smoothing_proxy.gateway.ports import Reservation, Store
 from smoothing_proxy.gateway.settings import GatewaySettings
 from smoothing_proxy.gateway.verdicts import Verdict
 from smoothing_proxy.smoothing.halt import Halt, Interrupted
+from smoothing_proxy.smoothing.room import Room
 from smoothing_proxy.types import Votes
 from smoothing_proxy.wire.base import Fault, RequestFault
 
@@ -51,8 +53,9 @@ class Hardener:
         self._now = now
         self._sha_of = lru_cache(maxsize=1_024)(partial(_settings_sha, settings.labels, _fingerprint(engine)))
         self._unpacked = asyncio.Semaphore(settings.pictures_at_once)
+        self._pixels = Room(settings.pixels_at_once)
         self._halts: set[Halt] = set()
-        self._expected = 0
+        self._backlog = Backlog()
 
     def stop(self) -> None:
         """Send nothing more; what is in flight still settles."""
@@ -62,7 +65,7 @@ class Hardener:
     @property
     def backlog(self) -> int:
         """Draws that the requests under way still need, at least."""
-        return max(0, self._expected - self._engine.settled)
+        return self._backlog.draws
 
     async def answers(self, inquiry: Inquiry, request_id: str, job: Job, meter: Meter) -> list[Answered]:
         """An answer for each image; equal ones are asked about once."""
@@ -71,7 +74,7 @@ class Hardener:
         answers = await self._recalled(inquiry, images)
         todo = {sha: image for sha, image in images.items() if sha not in answers}
         if todo:
-            numbers = {sha: shas.index(sha) for sha in todo}
+            numbers = {sha: inquiry.number(sha, shas) for sha in todo}
             answers |= await self._sampled(inquiry, request_id, job, todo, meter, numbers)
         else:
             job.replayed = True
@@ -98,49 +101,70 @@ class Hardener:
         """Reserve, fan out, settle. Raises what says nothing about the pictures."""
         wish = inquiry.wish
         await self._engine.calibrate(wish.smoothing)
-        halt = Halt()
-        with self._expecting(len(images) * fewest_draws(wish.kind, wish.smoothing), halt):
+        halt, loads = Halt(), await self._loads(wish, images)
+        with self._expecting(loads.values(), halt):
             most = most_queries(wish.kind, wish.smoothing) + (wish.abstain == "unhardened")
             price_usd = self._engine.timed.backend.price_usd
             reservation = await self._store.reserve(inquiry.caller.id, len(images) * most, price_usd)
-            fan_out = _FanOut(inquiry, request_id, reservation, meter, halt, job, numbers)
+            fan_out = _FanOut(inquiry, request_id, reservation, meter, halt, job, numbers, loads)
             try:
                 outcomes = await _each(self._verdict(fan_out, sha, image) for sha, image in images.items())
             finally:
                 self._metrics.spent(meter.cost, price_usd)
-                await self._store.settle(reservation, meter.cost)
-        halt.check()
+                await self._settle(reservation, meter)
+        if not all(isinstance(outcome, Verdict) for outcome in outcomes):
+            halt.check()  # why it was stopped says nothing about what was answered before
         return {sha: _answered(outcome) for sha, outcome in zip(images, outcomes, strict=True)}
 
+    async def _settle(self, reservation: Reservation, meter: Meter) -> None:
+        """What was paid for is answered, though it could not be written down; it is charged as it was sent."""
+        try:
+            await self._store.settle(reservation, meter.cost)
+        except LedgerError:
+            _logger.exception("a request could not be settled")
+
+    async def _loads(self, wish: Wish, images: Mapping[str, bytes]) -> dict[str, Load]:
+        draws = fewest_draws(wish.kind, wish.smoothing)
+        pixels = await self._engine.pixels_of(list(images.values()))
+        return {sha: Load(draws, size, Meter()) for sha, size in zip(images, pixels, strict=True)}
+
     @contextmanager
-    def _expecting(self, draws: int, halt: Halt) -> Iterator[None]:
+    def _expecting(self, loads: Collection[Load], halt: Halt) -> Iterator[None]:
         """Count these among the backlog. Raises RequestFault at once where they cannot be had in time."""
-        seconds = (self.backlog + draws) / self._engine.per_s
+        draws, waiting = sum(load.draws for load in loads), self._backlog.draws
+        pixels = sum(load.draws * load.pixels for load in loads)
+        seconds = self._engine.seconds_for(waiting + draws, self._backlog.pixels + pixels)
         if seconds > self._settings.deadline_s:
+            per_s = (waiting + draws) / seconds
             raise RequestFault(
                 Fault.QUOTA,
                 f"this needs {draws} queries at least, which cannot be had within {self._settings.deadline_s:g} s "
-                f"at the present {self._engine.per_s:.3g} a second and {self.backlog} waiting; nothing was spent",
+                f"at the present {per_s:.3g} a second and {waiting} waiting; nothing was spent",
             )
-        self._expected += draws
+        self._backlog.add(loads)
         self._halts.add(halt)
         try:
             yield
         finally:
-            self._expected -= draws
+            self._backlog.drop(loads)
             self._halts.discard(halt)
 
     async def _verdict(self, fan_out: _FanOut, sha: str, image: bytes) -> Verdict:
-        """One picture's. Of all requests, only so many pictures are unpacked at a time."""
-        async with self._unpacked:
-            prepared = await self._engine.prepare(image, fan_out.inquiry.wish.kind)
-            return await self._of_picture(fan_out, sha, prepared)
+        """One picture's. Of all requests, only so many pictures and pixels are unpacked at a time."""
+        load = fan_out.loads[sha]
+        try:
+            async with self._unpacked, self._pixels.taken(load.pixels):
+                prepared = await self._engine.prepare(image, fan_out.inquiry.wish.kind)
+                return await self._of_picture(fan_out, sha, prepared)
+        finally:
+            self._backlog.drop([load])
 
     async def _of_picture(self, fan_out: _FanOut, sha: str, prepared: Prepared) -> Verdict:
         """Sampled with the entropy and the draws that an earlier attempt may have left."""
-        wish, own = fan_out.inquiry.wish, Meter()
+        wish, own = fan_out.inquiry.wish, fan_out.loads[sha].meter
         number = fan_out.numbers[sha]
         known = await self._store.picture(fan_out.request_id, number, sha, prepared.picture.entropy)
+        own.settled = len(known.recalled.votes)
         picture = replace(prepared.picture, entropy=known.entropy)
         sampled = await self._engine.sample(
             replace(prepared, picture=picture),
@@ -151,7 +175,7 @@ class Hardener:
             halt=fan_out.halt,
             known=known,
             meters=(fan_out.meter, own),
-            tell=fan_out.job.tell if number == 0 else _unheard,
+            tell=fan_out.job.tell if sha == next(iter(fan_out.numbers)) else _unheard,
             clean_when_abstaining=wish.abstain == "unhardened",
         )
         decide = partial(
@@ -187,7 +211,7 @@ class Hardener:
 class _FanOut:
     """What the pictures of one request have in common while they are asked about.
 
-    numbers: each picture's place in the request by its digest, the same in each attempt.
+    numbers: each picture's place in the request by its digest, the same in each attempt. loads: likewise.
     """
 
     inquiry: Inquiry
@@ -197,6 +221,7 @@ class _FanOut:
     halt: Halt
     job: Job
     numbers: Mapping[str, int]
+    loads: Mapping[str, Load]
 
 
 async def _each(work: Iterable[Coroutine[Any, Any, Verdict]]) -> list[Verdict | BaseException]:
@@ -217,9 +242,11 @@ def _unheard(_: Votes) -> None:
 def _answered(outcome: Verdict | BaseException) -> Answered:
     if isinstance(outcome, Verdict):
         return outcome
-    if isinstance(outcome, Exception):
-        return told(outcome)
-    raise outcome
+    if not isinstance(outcome, Exception):
+        raise outcome
+    fault = told(outcome)
+    fault.__cause__ = outcome
+    return fault
 
 
 def _settings_sha(spoken: str, classifier: str, wish: Wish) -> str:

@@ -17,17 +17,65 @@ Answered: TypeAlias = Verdict | RequestFault
 
 
 @dataclass(eq=False)
-class Job:
-    """One request under way. votes: on its first picture so far. replayed: nothing had to be asked for it."""
+class _Work:
+    """What all who asked the same have in common. payer: the first of them to be answered; it is told the cost."""
 
     votes: Votes = field(default_factory=Votes)
     replayed: bool = False
+    images: tuple[bytes, ...] = ()
     task: asyncio.Task[Sequence[Answered]] | None = None
-    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    payer: Job | None = None
+
+
+class Job:
+    """One request under way, for one of those who asked for it.
+
+    images: of a request some of whose pictures had to be fetched, once they are here.
+    """
+
+    def __init__(self, work: _Work | None = None) -> None:
+        self._work = work or _Work()
+
+    def joined(self) -> Job:
+        """The same request, for somebody else who asks for it."""
+        return Job(self._work)
+
+    @property
+    def votes(self) -> Votes:
+        """On its first picture so far."""
+        return self._work.votes
+
+    @property
+    def replayed(self) -> bool:
+        """Whether nothing had to be asked for it, or nothing for this one who asked."""
+        return self._work.replayed or self._work.payer not in (None, self)
+
+    @replayed.setter
+    def replayed(self, replayed: bool) -> None:
+        self._work.replayed = replayed
+
+    @property
+    def images(self) -> tuple[bytes, ...]:
+        """See above."""
+        return self._work.images
+
+    @images.setter
+    def images(self, images: tuple[bytes, ...]) -> None:
+        self._work.images = images
+
+    @property
+    def task(self) -> asyncio.Task[Sequence[Answered]] | None:
+        """That does it."""
+        return self._work.task
+
+    @task.setter
+    def task(self, task: asyncio.Task[Sequence[Answered]]) -> None:
+        self._work.task = task
 
     def tell(self, votes: Votes) -> None:
         """There are more votes."""
-        self.votes = votes
+        self._work.votes = votes
         self._wake()
 
     def ended(self, _: object) -> None:
@@ -42,16 +90,18 @@ class Job:
     async def news(self) -> None:
         """Return once there are more votes, or the answers."""
         if not self.done:
-            await self._news.wait()
+            await self._work.news.wait()
 
     async def answers(self, within_s: float) -> Sequence[Answered]:
         """An answer for each picture. Raises RequestFault, and TimeoutError; the work goes on all the same."""
         assert self.task is not None
-        return await asyncio.wait_for(asyncio.shield(self.task), within_s)
+        answers = await asyncio.wait_for(asyncio.shield(self.task), within_s)
+        self._work.payer = self._work.payer or self
+        return answers
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        self._work.news.set()
+        self._work.news = asyncio.Event()
 
 
 class Jobs:
@@ -64,11 +114,18 @@ class Jobs:
         return len(self._running)
 
     def find(self, caller: str, ticket: str) -> Job | None:
-        """The job about this, if it is under way."""
-        return self._running.get((caller, ticket))
+        """The job about this, for who joins it, if it is under way."""
+        job = self._running.get((caller, ticket))
+        return None if job is None else job.joined()
 
-    def begin(self, caller: str, ticket: str, work: Callable[[Job], Awaitable[Sequence[Answered]]]) -> Job:
-        """A new job, in a task of its own."""
+    def begin(
+        self,
+        caller: str,
+        ticket: str,
+        work: Callable[[Job], Awaitable[Sequence[Answered]]],
+        at_end: Callable[[], None],
+    ) -> Job:
+        """A new job, in a task of its own. at_end: called once it has ended, before anybody hears of it."""
         job = self._running[caller, ticket] = Job()
 
         async def run() -> Sequence[Answered]:
@@ -76,12 +133,13 @@ class Jobs:
 
         def ended(task: asyncio.Task[Sequence[Answered]]) -> None:
             del self._running[caller, ticket]
+            at_end()
             if not task.cancelled():
                 task.exception()  # whoever asked may be gone
             job.ended(task)
 
-        job.task = asyncio.get_running_loop().create_task(run())
-        job.task.add_done_callback(ended)
+        task = job.task = asyncio.get_running_loop().create_task(run())
+        task.add_done_callback(ended)
         return job
 
     async def drained(self, within_s: float) -> bool:

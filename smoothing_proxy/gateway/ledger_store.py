@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import anyio
@@ -22,6 +22,9 @@ __all__ = ["LedgerStore"]
 PURGE_S = 3_600.0
 """Between two looks for rows that are too old."""
 
+AGAIN_S = 1.0
+"""Until a database that was away is tried again."""
+
 
 class LedgerStore:
     """Implements Store over a GatewayStore, which stays its owner's to close.
@@ -36,6 +39,11 @@ class LedgerStore:
         self._seen: dict[str, nouns.VirtualKey] = {}
         self._open: dict[str, nouns.Reservation] = {}
 
+    @property
+    def inner(self) -> GatewayStore:
+        """The store itself, for who makes and changes keys."""
+        return self._inner
+
     async def key(self, vendor: str, presented_id: str) -> Caller | None:
         """See Store."""
         return self._caller(await self._inner.key(vendor, presented_id))
@@ -48,9 +56,9 @@ class LedgerStore:
         """See Store."""
         return self._caller(await self._inner.check_token(vendor, token))
 
-    def admitted(self, caller: Caller) -> AbstractContextManager[None]:
+    def admitted(self, caller: Caller, *, joins: bool = False) -> AbstractContextManager[None]:
         """See Store."""
-        return self._admitted(self._seen[caller.id])
+        return self._admitted(self._seen[caller.id], joins=joins)
 
     async def reserve(self, caller: str, queries: int, price_usd: float) -> Reservation:
         """See Store."""
@@ -60,8 +68,9 @@ class LedgerStore:
 
     async def settle(self, reservation: Reservation, cost: Cost) -> None:
         """See Store. What draws came to stands in their rows, so that `cost` has nothing to add to them."""
-        await self._inner.settle(self._made(reservation), cost)
+        made = self._made(reservation)
         self._open.pop(reservation.id, None)
+        await self._inner.settle(made, cost)
 
     async def pass_on(self, reservation: Reservation, operation: str) -> None:
         """See Store."""
@@ -108,25 +117,47 @@ class LedgerStore:
         """See Store."""
         return await self._inner.verdict(verdict_id, caller)
 
+    async def verdicts(self, picture_sha256: str, caller: str, most: int) -> Sequence[str]:
+        """See Store."""
+        return await self._inner.verdicts(picture_sha256, caller, most)
+
+    async def has_room(self, queries: int, price_usd: float) -> bool:
+        """See Store."""
+        budget = self._inner.settings.overall
+        if budget.calls_limit is None and budget.usd_limit is None:
+            return True
+        spent = await self._inner.spend(None, budget.period)
+        calls = spent.calls + spent.unknown + queries
+        usd = spent.usd + queries * price_usd
+        return (budget.calls_limit is None or calls <= budget.calls_limit) and (
+            budget.usd_limit is None or usd <= budget.usd_limit
+        )
+
     async def check(self) -> None:
         """See Store."""
         await self._inner.check()
 
     async def tend(self) -> None:
         """See Store: heartbeats, the burial of dead replicas, now and then a purge. A database may be away."""
-        purged_at = self._clock()
+        purged_at, next_s = self._clock(), self._inner.settings.lease_s / 3
         while True:
+            away = False
             try:
                 await self._inner.heartbeat()
                 if self._clock() - purged_at >= PURGE_S:
                     purged_at = self._clock()
                     await self._inner.purge(purged_at)
             except LedgerError:
-                pass  # `check` tells whoever asks whether the gateway is ready
-            await anyio.sleep(self._inner.settings.lease_s / 3)
+                away = True  # `check` tells whoever asks whether the gateway is ready
+            if away or self._inner.owes:
+                await anyio.sleep(min(AGAIN_S, next_s))
+            else:
+                with anyio.move_on_after(next_s):
+                    await self._inner.owing()
 
-    async def reload(self) -> None:
-        """Keys are read from the database whenever they are shown."""
+    async def reload(self) -> bool:
+        """See Store. Keys are read from the database whenever they are shown."""
+        return False
 
     def _caller(self, key: nouns.VirtualKey | None) -> Caller | None:
         if key is None:
@@ -141,9 +172,9 @@ class LedgerStore:
         return nouns.Reservation(reservation.id, reservation.caller, reservation.queries, reservation.price_usd)
 
     @contextmanager
-    def _admitted(self, key: nouns.VirtualKey) -> Iterator[None]:
+    def _admitted(self, key: nouns.VirtualKey, *, joins: bool) -> Iterator[None]:
         try:
-            with self._rates.admitted(key):
+            with self._rates.admitted(key, joins=joins):
                 yield
         except TooManyRequestsError as error:
             raise RequestFault(Fault.THROTTLED, str(error), retry_after_s=error.retry_after_s) from error

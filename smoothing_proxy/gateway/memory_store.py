@@ -23,6 +23,9 @@ __all__ = ["MemoryKey", "MemoryStore"]
 
 V = TypeVar("V")
 
+ABOUT_ONE = 20
+"""Verdicts on the same picture of the same key, under other settings or after the older one was forgotten."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryKey:
@@ -61,6 +64,7 @@ class MemoryStore:
         self._by_id: _Aging[_Request] = _Aging(clock, most, most_bytes)
         self._cache: _Aging[str] = _Aging(clock, most)
         self._verdicts: _Aging[str] = _Aging(clock, most)
+        self._about: _Aging[tuple[str, ...]] = _Aging(clock, most)
 
     async def key(self, vendor: str, presented_id: str) -> Caller | None:
         """See Store."""
@@ -69,7 +73,10 @@ class MemoryStore:
 
     async def secret_of(self, caller: Caller) -> str:
         """See Store."""
-        return self._keys[caller.id].secret
+        key = self._keys.get(caller.id)
+        if key is None:
+            raise RequestFault(Fault.UNAUTHENTICATED, "The security token included in the request is invalid.")
+        return key.secret
 
     async def check_token(self, vendor: str, token: str) -> Caller | None:
         """See Store. The token is the secret itself."""
@@ -77,7 +84,7 @@ class MemoryStore:
         found = [key for key in self._keys.values() if hmac.compare_digest(given, key.secret.encode())]
         return found[0].caller if found and vendor in found[0].vendors else None
 
-    def admitted(self, caller: Caller) -> AbstractContextManager[None]:
+    def admitted(self, caller: Caller, *, joins: bool = False) -> AbstractContextManager[None]:
         """See Store. These keys have no limit of requests."""
         return nullcontext()
 
@@ -114,8 +121,10 @@ class MemoryStore:
         """See Store."""
         identity = (caller, name, "" if name else body_sha256, "" if name else settings_sha256)
         request = self._requests.get(identity)
-        if request is not None and request.body != (body_sha256, settings_sha256):
+        if request is not None and not request.is_about(body_sha256, settings_sha256):
             raise RequestFault(Fault.BAD_REQUEST, "this request's id was used before, for another request")
+        if request is not None and request.body != (body_sha256, settings_sha256):
+            request = None  # it failed, and what is asked now is asked in another way
         if request is not None and request.document is not None:
             return Begun("finished", request.id, request.document)
         if request is not None and request.running:
@@ -127,7 +136,10 @@ class MemoryStore:
 
     async def picture(self, request_id: str, number: int, sha256: str, entropy: bytes) -> Recollection:
         """See Store."""
-        return self._request(request_id).pictures.setdefault(number, _Drawn(entropy)).recollection
+        pictures = self._request(request_id).pictures
+        if number not in pictures or pictures[number].sha256 != sha256:
+            pictures[number] = _Drawn(entropy, sha256)
+        return pictures[number].recollection
 
     async def finish(self, request_id: str, document: str, cost: Cost) -> None:
         """See Store."""
@@ -149,6 +161,8 @@ class MemoryStore:
     ) -> None:
         """See Store."""
         self._verdicts.put((caller, verdict_id), document, math.inf)
+        known = self._about.get((caller, picture_sha256)) or ()
+        self._about.put((caller, picture_sha256), (document, *known)[:ABOUT_ONE], math.inf)
         self._cache.put((caller, picture_sha256, settings_sha256), document, self._cache_s)
 
     async def cached(self, caller: str, picture_sha256: str, settings_sha256: str) -> str | None:
@@ -159,15 +173,24 @@ class MemoryStore:
         """See Store."""
         return self._verdicts.get((caller, verdict_id))
 
+    async def verdicts(self, picture_sha256: str, caller: str, most: int) -> Sequence[str]:
+        """See Store. Of each picture only the latest ABOUT_ONE are known."""
+        return (self._about.get((caller, picture_sha256)) or ())[:most]
+
+    async def has_room(self, queries: int, price_usd: float) -> bool:
+        """See Store. There is no budget but the keys' own."""
+        return True
+
     async def check(self) -> None:
         """See Store."""
 
     async def tend(self) -> None:
         """See Store. What is too old is forgotten when it is looked for."""
 
-    async def reload(self) -> None:
+    async def reload(self) -> bool:
         """See Store."""
         self._keys = {key.caller.id: key for key in self._read()}
+        return True
 
     def _keep(self, request: _Request, ttl_s: float) -> None:
         size = len(request.document or "")
@@ -197,6 +220,7 @@ class _Drawn:
     """A picture of a request: its entropy, and the draws that have settled."""
 
     entropy: bytes
+    sha256: str
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
     @property
@@ -217,6 +241,11 @@ class _Request:
     running: bool = False
     document: str | None = None
     pictures: dict[int, _Drawn] = field(default_factory=dict)
+
+    def is_about(self, body_sha256: str, settings_sha256: str) -> bool:
+        """Whether it may be asked so: one that failed, with other settings too."""
+        failed = not self.running and self.document is None
+        return self.body == (body_sha256, settings_sha256) or (failed and self.body[0] == body_sha256)
 
 
 class _MemoryJournal:

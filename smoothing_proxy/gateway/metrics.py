@@ -45,14 +45,18 @@ class Metrics:
         )
         self._pending = Gauge("smoothing_pending_requests", "Requests under way.", registry=self.registry)
         self._queue = Gauge("smoothing_queue_draws", "Draws still needed by them.", registry=self.registry)
+        self._versions = Gauge(
+            "smoothing_model_versions", "Versions that the classifier answered as.", registry=self.registry
+        )
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, text, buckets=buckets, registry=self.registry)
 
-    def watch(self, pending: Callable[[], int], queue: Callable[[], int]) -> None:
+    def watch(self, pending: Callable[[], int], queue: Callable[[], int], versions: Callable[[], int]) -> None:
         """Where the gauges look when they are read."""
         self._pending.set_function(pending)
         self._queue.set_function(queue)
+        self._versions.set_function(versions)
 
     def answered(self, vendor: str, outcome: str, seconds: float, waited_s: float) -> None:
         """A request has ended. waited_s: of its seconds, those for its verdict."""

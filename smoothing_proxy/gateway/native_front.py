@@ -1,4 +1,4 @@
-"""The gateway's own API: /v1/predict, /v1/certify and /v1/verdicts/{id}, with the whole proof in JSON."""
+"""The gateway's own API: /v1/predict, /v1/certify and /v1/verdicts, with the whole proof in JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import math
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 
@@ -17,15 +18,17 @@ from smoothing_proxy.gateway.callers import any_caller, token_caller
 from smoothing_proxy.gateway.engine import Kind
 from smoothing_proxy.gateway.exchange import Exchange
 from smoothing_proxy.gateway.faults import fault_of
-from smoothing_proxy.gateway.inquiries import Inquiry
+from smoothing_proxy.gateway.inquiries import Inquiry, Wish
 from smoothing_proxy.gateway.jobs import Job
 from smoothing_proxy.gateway.label_question import labels_in
 from smoothing_proxy.gateway.native_request import REQUEST_BYTES, native_token, read_native
+from smoothing_proxy.gateway.ports import Caller
+from smoothing_proxy.gateway.references import NOT_LISTED
 from smoothing_proxy.gateway.requests import body_of, head_of
 from smoothing_proxy.gateway.service import Gateway
 from smoothing_proxy.gateway.vendor_front import headers_of, inquiry_name, radius_in
 from smoothing_proxy.types import Votes
-from smoothing_proxy.wire.base import Fault, HttpRequest, RequestFault, Wire
+from smoothing_proxy.wire.base import Fault, HttpRequest, Place, RequestFault, Wire
 
 __all__ = ["STATUS", "Events", "NativeFront", "refusal"]
 
@@ -42,6 +45,11 @@ STATUS: Mapping[Fault, int] = {
     Fault.UNAVAILABLE: 503,
     Fault.TIMEOUT: 504,
 }
+
+MOST_VERDICTS = 20
+"""In one answer."""
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 KEEP_ALIVE_S = 15.0
 """Of a stream without news, so that nobody on the way takes it for dead."""
@@ -88,18 +96,37 @@ class NativeFront:
 
     async def verdict(self, request: Request, exchange: Exchange) -> Response:
         """One of the caller's own verdicts, again."""
-        store = self._gateway.store
         try:
-            head = head_of(request)
-            caller = await any_caller(store, self._wires, head, native_token(head), self._gateway.now())
-            exchange.caller = caller.id
-            kept = await store.verdict(request.path_params["id"][:64], caller.id)
+            caller = await self._reader(head_of(request), exchange)
+            kept = await self._gateway.store.verdict(request.path_params["id"][:64], caller.id)
             if kept is None:
                 raise RequestFault(Fault.UNKNOWN_OPERATION, "no verdict of this key has this id")
         except RequestFault as fault:
             exchange.fault = fault
             return refusal(fault, exchange.id)
         return Response(kept, media_type="application/json", headers=_headers(exchange, {}))
+
+    async def verdicts(self, request: Request, exchange: Exchange) -> Response:
+        """The caller's own verdicts on one picture, for who has the picture and not their ids."""
+        try:
+            head = head_of(request)
+            caller = await self._reader(head, exchange)
+            sha256 = head.query.get("sha256", "").lower()
+            if not SHA256.fullmatch(sha256):
+                raise RequestFault(Fault.BAD_REQUEST, "sha256: expected that of the picture's bytes, in hex")
+            kept = await self._gateway.store.verdicts(sha256, caller.id, MOST_VERDICTS)
+        except RequestFault as fault:
+            exchange.fault = fault
+            return refusal(fault, exchange.id)
+        told = f'{{"verdicts": [{", ".join(kept)}]}}'
+        return Response(told, media_type="application/json", headers=_headers(exchange, {}))
+
+    async def _reader(self, head: HttpRequest, exchange: Exchange) -> Caller:
+        """Any vendor's key may read what it was told. Raises RequestFault."""
+        now = self._gateway.now()
+        caller = await any_caller(self._gateway.store, self._wires, head, native_token(head), now)
+        exchange.caller = caller.id
+        return caller
 
     async def _inquiry(self, kind: Kind, request: Request, head: HttpRequest, exchange: Exchange) -> Inquiry:
         caller = await token_caller(self._gateway.store, native_token(head), "native")
@@ -112,15 +139,23 @@ class NativeFront:
         asked = labels_in(head.headers) if question.per_label is None else question.per_label
         wish = self._gateway.wish(caller, radius=radius, kind=kind)
         wish = self._gateway.with_labels(caller, wish, asked)
+        name = inquiry_name(head.headers)
+        if question.place is not None:
+            return self._elsewhere(caller, wish, question.place, name)
         digest = hashlib.sha256(b"native" + question.image).hexdigest()
-        return Inquiry(caller, (question.image,), wish, digest, inquiry_name(head.headers))
+        return Inquiry(caller, (question.image,), wish, digest, name)
+
+    def _elsewhere(self, caller: Caller, wish: Wish, place: Place, name: str) -> Inquiry:
+        """About a picture that has to be fetched. Raises RequestFault (FORBIDDEN) where it may not be."""
+        if not self._gateway.references.allows(place):
+            raise RequestFault(Fault.FORBIDDEN, f"url: {NOT_LISTED}")
+        digest = hashlib.sha256(b"native url" + place.address.encode()).hexdigest()
+        return Inquiry(caller, (b"",), wish, digest, name, {0: place})
 
     def _stream(self, inquiry: Inquiry, exchange: Exchange) -> Response:
-        with ExitStack() as admitted:
-            admitted.enter_context(self._gateway.store.admitted(inquiry.caller))
-            with exchange.trace.current():
-                job = self._gateway.take(inquiry)
-            return Events(self._told(job, exchange), _headers(exchange, {}), admitted.pop_all())
+        with exchange.trace.current():
+            job = self._gateway.take(inquiry)
+        return Events(self._told(job, exchange), _headers(exchange, {}), ExitStack())
 
     async def _told(self, job: Job, exchange: Exchange) -> AsyncIterator[str]:
         """The votes as they grow, then the verdict or the error."""

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from smoothing_proxy.gateway.label_question import AskedLabels, LabelsQuestion, asked_labels
-from smoothing_proxy.wire.base import Fault, HttpRequest, RequestFault
+from smoothing_proxy.wire.base import Fault, HttpRequest, Place, RequestFault
 from smoothing_proxy.wire.shapes import fault_in
 
 __all__ = ["IMAGE_BYTES", "REQUEST_BYTES", "NativeQuestion", "PictureRequest", "native_token", "read_native"]
@@ -23,14 +23,28 @@ REQUEST_BYTES = 28 * 2**20
 
 
 class PictureRequest(BaseModel):
-    """image: a PNG, JPEG, WebP, BMP, GIF or TIFF file in base64. target_radius: l2, [0, 1] pixel scale.
+    """image: a PNG, JPEG, WebP, BMP, GIF or TIFF file in base64. url: in its place, where one is to be fetched.
 
-    per_label: whether to prove each label's presence, too, and which.
+    target_radius: l2, [0, 1] pixel scale. per_label: whether to prove each label's presence, too, and which.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["url"]}]},
+    )
 
-    image: Annotated[str, Field(min_length=1, description="A PNG, JPEG, WebP, BMP, GIF or TIFF file in base64.")]
+    image: Annotated[
+        str, Field(min_length=1, description="A PNG, JPEG, WebP, BMP, GIF or TIFF file in base64.")
+    ] = ""
+    url: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="In place of image: https://, s3:// or gs://, on the list of this gateway. Else 403.",
+        ),
+    ] = ""
     target_radius: Annotated[
         float | None,
         Field(gt=0, allow_inf_nan=False, description="The l2 radius to certify, on the [0, 1] pixel scale."),
@@ -44,11 +58,15 @@ class PictureRequest(BaseModel):
 
 
 class NativeQuestion(BaseModel):
-    """What a native request asks. image: the file. target_radius: None for none. per_label: see AskedLabels."""
+    """What a native request asks. image: the file, b"" of one that is to be fetched from `place`.
+
+    target_radius: None for none. per_label: see AskedLabels.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     image: bytes
+    place: Place | None = None
     target_radius: float | None = None
     per_label: AskedLabels = None
 
@@ -70,7 +88,7 @@ async def read_native(request: Request, head: HttpRequest, body: bytes) -> Nativ
         question = NativeQuestion(image=body)
     else:
         raise _bad("the content type has to be application/json, multipart/form-data or image/*")
-    if not question.image:
+    if not question.image and question.place is None:
         raise _bad("there is no picture")
     if len(question.image) > IMAGE_BYTES:
         raise RequestFault(Fault.IMAGE_TOO_LARGE, f"the picture is larger than the {IMAGE_BYTES} bytes allowed")
@@ -80,12 +98,15 @@ async def read_native(request: Request, head: HttpRequest, body: bytes) -> Nativ
 def _of_json(body: bytes) -> NativeQuestion:
     try:
         asked = PictureRequest.model_validate_json(body)
-        image = binascii.a2b_base64(asked.image, strict_mode=True)
+        image = binascii.a2b_base64(asked.image, strict_mode=True) if asked.image else b""
     except ValidationError as error:
         raise _bad(fault_in(error)) from None
     except ValueError:
         raise _bad("image: not base64") from None
-    return NativeQuestion(image=image, target_radius=asked.target_radius, per_label=asked.per_label)
+    if image and asked.url:
+        raise _bad("image, url: expected one of them")
+    place = Place(asked.url, IMAGE_BYTES) if asked.url else None
+    return NativeQuestion(image=image, place=place, target_radius=asked.target_radius, per_label=asked.per_label)
 
 
 async def _of_form(request: Request, body: bytes) -> NativeQuestion:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from smoothing_proxy import __version__
+from smoothing_proxy.gateway.admin_openapi import ADMIN_MODELS, admin_paths
 from smoothing_proxy.gateway.native_front import STATUS
 from smoothing_proxy.gateway.native_request import PictureRequest
 from smoothing_proxy.gateway.verdicts import Verdict
@@ -27,10 +30,11 @@ _ERROR = {
 }
 
 
-def openapi_document() -> Mapping[str, Any]:
-    """OpenAPI 3.1."""
+def openapi_document(*, admin: bool = False) -> Mapping[str, Any]:
+    """OpenAPI 3.1. admin: whether keys are administered over HTTP."""
     schemas: dict[str, Any] = {"Error": _ERROR}
-    for model in (Verdict, PictureRequest):
+    models: tuple[type[BaseModel], ...] = (Verdict, PictureRequest, *(ADMIN_MODELS if admin else ()))
+    for model in models:
         schema = model.model_json_schema(ref_template=_SCHEMAS + "{model}", mode="validation")
         schemas |= schema.pop("$defs", {})
         schemas[model.__name__] = schema
@@ -40,17 +44,20 @@ def openapi_document() -> Mapping[str, Any]:
         "paths": {
             "/v1/predict": {"post": _asking("predict", "The smoothed classifier's label, or an abstention.")},
             "/v1/certify": {"post": _asking("certify", "The label, and a radius within which it cannot change.")},
+            "/v1/verdicts": {"get": _finding()},
             "/v1/verdicts/{id}": {"get": _reading()},
             "/health/live": {"get": _plain("live", "Whether the process runs.")},
             "/health/ready": {"get": _plain("ready", "Whether requests are taken.", 503)},
             "/metrics": {"get": _plain("metrics", "Counters, for Prometheus.")},
             "/openapi.json": {"get": _plain("openapi", "This document.")},
+            **(admin_paths() if admin else {}),
         },
         "components": {
             "schemas": schemas,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                **({"admin": {"type": "http", "scheme": "bearer"}} if admin else {}),
             },
         },
         "security": [{"bearer": []}, {"apiKey": []}],
@@ -95,6 +102,25 @@ def _reading() -> dict[str, Any]:
         "summary": "A verdict that this key was given.",
         "parameters": [parameter],
         "responses": {"200": _verdict(stream=False), **_errors((401, 403, 404))},
+    }
+
+
+def _finding() -> dict[str, Any]:
+    description = "Of the picture's bytes as they were sent, in hex: what sha256sum says of the file."
+    schema = {"type": "string", "pattern": "^[0-9A-Fa-f]{64}$"}
+    parameter = {"name": "sha256", "in": "query", "required": True, "description": description, "schema": schema}
+    items = {"type": "array", "items": {"$ref": _SCHEMAS + "Verdict"}}
+    found = {"type": "object", "required": ["verdicts"], "properties": {"verdicts": items}}
+    content = {"application/json": {"schema": found}}
+    return {
+        "operationId": "verdicts",
+        "summary": "The verdicts on one picture that this key was given, the newest ones first.",
+        "description": "Any vendor's key reads its own, as that vendor's clients show it.",
+        "parameters": [parameter],
+        "responses": {
+            "200": {"description": "Verdicts, or none.", "content": content},
+            **_errors((400, 401, 403)),
+        },
     }
 
 

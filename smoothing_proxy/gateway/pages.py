@@ -15,9 +15,10 @@ __all__ = ["JournalOfPages", "Meter", "Page", "Pages", "WatcherOfPages"]
 
 @dataclass
 class Meter:
-    """What a request has cost so far, known even when it fails; in queries alone."""
+    """What a request has cost so far, known even when it fails; in queries alone. settled: draws that are over."""
 
     cost: Cost = field(default_factory=Cost)
+    settled: int = 0
 
 
 @dataclass
@@ -43,11 +44,6 @@ class Pages:
 
     def __getitem__(self, picture: int) -> Page:
         return self._pages[picture]
-
-    @property
-    def settled(self) -> int:
-        """Draws of the pictures under way that have settled."""
-        return sum(len(page.outcomes) for page in self._pages.values())
 
     @contextmanager
     def open(self, picture: int, number: int, journal: Journal, *meters: Meter) -> Iterator[Page]:
@@ -91,6 +87,8 @@ class WatcherOfPages:
         """See Observer."""
         page = self._pages[picture]
         page.outcomes |= {outcome.draw: outcome for outcome in outcomes}
+        for meter in page.meters:
+            meter.settled += len(outcomes)
         for outcome in outcomes:
             page.charge(outcome.cost)
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -89,12 +90,16 @@ class Passage:
         place = (caller.id, known if same else uuid.uuid4().hex)
         task = self._on_the_way.get(place)
         if task is not None:
+            with self._store.admitted(caller, joins=True):
+                pass
             return replace(await asyncio.shield(task), cost=Cost(), replayed=True)
         if len(self._on_the_way) >= self._most:
             raise RequestFault(Fault.THROTTLED, "too many requests are under way here", retry_after_s=1.0)
+        admission = ExitStack()  # the key's place is the errand's, until that has ended
+        admission.enter_context(self._store.admitted(caller))
         work = self._once(caller, errand, known) if same else self._carried(caller, errand)
         task = self._on_the_way[place] = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(partial(self._arrived, place))
+        task.add_done_callback(partial(self._arrived, place, admission))
         return await asyncio.shield(task)
 
     async def drained(self, within_s: float) -> None:
@@ -102,8 +107,9 @@ class Passage:
         if self._on_the_way:
             await asyncio.wait(self._on_the_way.values(), timeout=within_s)
 
-    def _arrived(self, place: tuple[str, str], task: asyncio.Task[Passed]) -> None:
+    def _arrived(self, place: tuple[str, str], admission: ExitStack, task: asyncio.Task[Passed]) -> None:
         del self._on_the_way[place]
+        admission.close()
         if not task.cancelled():
             task.exception()  # whoever asked may be gone
 
@@ -136,12 +142,14 @@ class Passage:
         """Only what the vendor has answered in full is told again; after anything else it may answer yet."""
         try:
             if isinstance(outcome, Passed) and outcome.cost.queries and is_complete(self.vendor, outcome.reply):
-                await self._store.finish(begins.request_id, document_of(outcome.reply), outcome.cost)
-            else:
-                reason = outcome if isinstance(outcome, Exception) else BackendError("passed on, but not kept")
-                await self._store.fail(begins.request_id, reason)
-        except SmoothingProxyError:
+                return await self._store.finish(begins.request_id, document_of(outcome.reply), outcome.cost)
+        except Exception:
             _logger.exception("the reply to a request that was passed on could not be remembered")
+        reason = outcome if isinstance(outcome, Exception) else BackendError("passed on, but not kept")
+        try:
+            await self._store.fail(begins.request_id, reason)
+        except SmoothingProxyError:
+            _logger.exception("a request that was passed on could not be given up")
 
     async def _carried(self, caller: Caller, errand: Errand) -> Passed:
         try:

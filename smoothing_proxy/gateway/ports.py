@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -62,22 +62,28 @@ class Recollection:
 
 
 class Store(Protocol):
-    """Every method may raise LedgerError, where the store cannot be read or written."""
+    """Every method may raise LedgerError, where the store cannot be read or written.
+
+    But what may not be lost is written once it can be: how sends and requests ended, what is given back.
+    """
 
     async def key(self, vendor: str, presented_id: str) -> Caller | None:
         """The key with this public id, which proves nothing yet; None for one that may not use this format."""
         ...
 
     async def secret_of(self, caller: Caller) -> str:
-        """The secret that its requests are signed with."""
+        """The secret that its requests are signed with. Raises RequestFault where the key has gone meanwhile."""
         ...
 
     async def check_token(self, vendor: str, token: str) -> Caller | None:
         """The key that this token proves, in constant time; None for nobody's, and one of another format."""
         ...
 
-    def admitted(self, caller: Caller) -> AbstractContextManager[None]:
-        """One request of this key, while the context lasts. Raises RequestFault (THROTTLED) for one too many."""
+    def admitted(self, caller: Caller, *, joins: bool = False) -> AbstractContextManager[None]:
+        """One request of this key, while the context lasts. Raises RequestFault (THROTTLED) for one too many.
+
+        joins: it waits for work that has its place already, and takes none; it is counted all the same.
+        """
         ...
 
     async def reserve(self, caller: str, queries: int, price_usd: float) -> Reservation:
@@ -105,7 +111,8 @@ class Store(Protocol):
     async def begin(self, caller: str, name: str | None, body_sha256: str, settings_sha256: str) -> Begun:
         """Take a request on, unless it is under way or answered. name: as the client calls it, if it does.
 
-        Raises RequestFault (BAD_REQUEST) for a name that came before with another body.
+        Raises RequestFault (BAD_REQUEST) for a name that came before with another body, or with other settings
+        unless it failed.
         """
         ...
 
@@ -135,6 +142,14 @@ class Store(Protocol):
         """One of this caller's verdicts; None for any other."""
         ...
 
+    async def verdicts(self, picture_sha256: str, caller: str, most: int) -> Sequence[str]:
+        """At most so many of this caller's verdicts on one picture, the newest ones first."""
+        ...
+
+    async def has_room(self, queries: int, price_usd: float) -> bool:
+        """Whether the gateway's own budget, above those of its keys, has so many left apart from what is held."""
+        ...
+
     async def check(self) -> None:
         """Raises LedgerError when the store cannot be used at present."""
         ...
@@ -143,6 +158,6 @@ class Store(Protocol):
         """Keep house (leases, old rows) until it is cancelled; returns at once where there is nothing to keep."""
         ...
 
-    async def reload(self) -> None:
-        """Read keys and limits anew, where they are in files; what has been spent stays."""
+    async def reload(self) -> bool:
+        """Read keys and limits anew, where they are in files; what has been spent stays. False: they are not."""
         ...

@@ -11,10 +11,14 @@ from starlette.responses import Response
 
 from smoothing_proxy.wire.base import Fault, HttpReply, HttpRequest, RequestFault
 
-__all__ = ["body_of", "head_of", "response_of", "too_large"]
+__all__ = ["BROKEN", "body_of", "head_of", "response_of", "too_large"]
 
 DISCARDED = 32 * 2**20
 """Bytes of a body that is too large which are read and dropped, so that its sender hears why."""
+
+
+BROKEN = "smoothing_proxy.broken"
+"""In the state (scope["state"]) of a request whose body ended since it could not be read on: it is not whole."""
 
 
 def head_of(request: Request) -> HttpRequest:
@@ -59,6 +63,8 @@ async def _read(request: Request, most: int, hold: Callable[[int], None]) -> byt
             break
     if size > most:
         raise too_large(most)
+    if BROKEN in request.scope.get("state", ()):
+        raise RequestFault(Fault.BAD_REQUEST, "the body is not in the chunks that the request promised")
     return b"".join(parts)
 
 

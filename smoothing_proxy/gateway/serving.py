@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -13,18 +11,16 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from smoothing_proxy.errors import ConfigError, SmoothingProxyError
+from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.gateway.app import make_app
 from smoothing_proxy.gateway.connections import connections
 from smoothing_proxy.gateway.service import SETTLE_S, Gateway
 from smoothing_proxy.wire.base import Wire
 
-__all__ = ["Address", "listening", "until_signalled"]
+__all__ = ["Address", "listening"]
 
 KEEP_ALIVE_S = 75
 """Longer than the SDKs keep an idle connection, so that none sends a request on one that is being closed."""
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,35 +127,3 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.close()
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     return listener
-
-
-async def until_signalled(gateway: Gateway) -> None:
-    """Return at SIGTERM or SIGINT. SIGHUP reads keys and limits anew."""
-    loop = asyncio.get_running_loop()
-    stop, reload = asyncio.Event(), asyncio.Event()
-    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
-    for number, event in handlers.items():
-        loop.add_signal_handler(number, event.set)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        while not stop.is_set():
-            reloading = asyncio.create_task(reload.wait())
-            await asyncio.wait([stopping, reloading], return_when=asyncio.FIRST_COMPLETED)
-            reloading.cancel()
-            if reload.is_set():
-                reload.clear()
-                await _reload(gateway)
-    finally:
-        stopping.cancel()
-        for number in handlers:
-            loop.remove_signal_handler(number)
-
-
-async def _reload(gateway: Gateway) -> None:
-    """Keys that cannot be read leave the ones that are there."""
-    try:
-        await gateway.store.reload()
-    except SmoothingProxyError as error:
-        _logger.error("keys and limits stay as they are: %s", error)
-    else:
-        _logger.info("keys and limits were read anew")

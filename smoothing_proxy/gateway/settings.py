@@ -4,6 +4,8 @@ The configuration of a run (smoothing, backend, denoiser, labels, encoding, tran
 
     [gateway]                        # host, port, grpc_port, abstain, deadline_s, ...
     [[keys]]                         # id, secret_env, limit_queries, target_radius, abstain, vendors
+    [references]                     # from where pictures may be fetched: see gateway.references_settings
+    [admin]                          # key_env, for keys over HTTP: see gateway.admin_settings
     [store]                          # or keys, budgets and verdicts in a database: see ledger.gateway.settings
     [telemetry]                      # endpoint, for traces
 """
@@ -18,6 +20,8 @@ from pydantic import Field, IPvAnyNetwork, model_validator
 
 from smoothing_proxy.config import ProxyConfig
 from smoothing_proxy.errors import ConfigError
+from smoothing_proxy.gateway.admin_settings import AdminTable
+from smoothing_proxy.gateway.references_settings import ReferencesTable
 from smoothing_proxy.ledger.gateway.settings import StoreTable
 from smoothing_proxy.settings_file import Settings, parse_settings, read_toml
 
@@ -37,6 +41,9 @@ __all__ = [
 Vendor: TypeAlias = Literal["aws", "azure", "clarifai", "google", "openai", "native"]
 
 VENDORS: tuple[Vendor, ...] = ("aws", "azure", "clarifai", "google", "openai", "native")
+
+CLARIFAI_MODELS = ("general-image-recognition", "aaa03c23b3724a16a56b629203edf62c")
+"""Name and id of Clarifai's model for pictures of anything (as its model gallery has them)."""
 
 Abstain: TypeAlias = Literal["empty", "error", "unhardened"]
 """What stands in the place of an answer that the votes do not carry: a reply without labels, the picture's own
@@ -102,11 +109,13 @@ class GatewaySettings(Settings):
     verdict_ttl_s: for how long a key gets the same verdict about the same picture in other requests; 0 for never.
     max_pending: requests under way at once; further ones are told to come back.
     bodies_bytes: of all requests that are here at the same time; further ones are told to come back.
-    pictures_at_once: unpacked in memory, of all requests; further ones wait. pixels, side_px: of the largest one.
+    pictures_at_once: unpacked in memory, of all requests; further ones wait. pixels_at_once: of these together, at
+        the size at which noise is added. pixels, side_px: of the largest one.
     radius_step: target radii are rounded up to multiples of it, since each needs a boundary of its own.
     trusted_proxies: networks (CIDR) of the reverse proxies whose X-Forwarded-Host and -Proto are believed.
     passthrough: see PassthroughTable.
     per_label: see PerLabelTable.
+    clarifai_models, openai_prompts: see gateway.asked.
     """
 
     host: str = "127.0.0.1"
@@ -126,12 +135,15 @@ class GatewaySettings(Settings):
     max_pending: int = Field(default=256, ge=1, le=100_000)
     bodies_bytes: int = Field(default=512 * 2**20, ge=2**20)
     pictures_at_once: int = Field(default=16, ge=1, le=10_000)
+    pixels_at_once: int = Field(default=25_000_000, ge=1)
     pixels: int = Field(default=25_000_000, ge=1, le=89_478_485)
     side_px: int = Field(default=16_384, ge=1)
     radius_step: float = Field(default=0.05, gt=0, le=1)
     trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     passthrough: PassthroughTable = PassthroughTable()
     per_label: PerLabelTable = PerLabelTable()
+    clarifai_models: tuple[Annotated[str, Field(min_length=1)], ...] = CLARIFAI_MODELS
+    openai_prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> GatewaySettings:
@@ -176,6 +188,8 @@ class GatewayConfig(ProxyConfig):
     gateway: GatewaySettings = GatewaySettings()
     keys: tuple[KeySettings, ...] = ()
     store: StoreTable | None = None
+    references: ReferencesTable | None = None
+    admin: AdminTable | None = None
     telemetry: TelemetryTable = TelemetryTable()
 
     @model_validator(mode="after")
@@ -183,6 +197,12 @@ class GatewayConfig(ProxyConfig):
         ids = [key.id for key in self.keys]
         if len(set(ids)) < len(ids):
             raise ValueError("keys: each needs an id of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_to_administer(self) -> GatewayConfig:
+        if self.admin is not None and self.store is None:
+            raise ValueError("admin: keys in this file cannot be changed over HTTP; give it a table [store]")
         return self
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from smoothing_proxy.errors import MalformedReplyError
+from smoothing_proxy.gateway.asked import check_asked
 from smoothing_proxy.gateway.callers import caller_by_headers, check_signature
 from smoothing_proxy.gateway.exchange import Exchange
 from smoothing_proxy.gateway.faults import told
@@ -26,6 +27,7 @@ from smoothing_proxy.gateway.settings import Abstain
 from smoothing_proxy.gateway.verdicts import Verdict, proof_headers
 from smoothing_proxy.types import Reply
 from smoothing_proxy.wire.base import (
+    ElsewhereFault,
     Fault,
     HttpReply,
     HttpRequest,
@@ -78,7 +80,10 @@ class VendorFront:
             try:
                 question = self._question(wire, received)
             except NotServedFault as fault:
-                return response_of(await self._passed(wire, received, caller, exchange, fault))
+                hardened = self._gateway.references.hardens(fault)
+                if hardened is None:
+                    return response_of(await self._passed(wire, received, caller, exchange, fault))
+                question = hardened
             wish = self._gateway.wish(caller, radius=radius_in(head.headers))
             inquiry = Inquiry(
                 caller,
@@ -86,11 +91,13 @@ class VendorFront:
                 self._gateway.with_labels(caller, wish, labels_in(head.headers), question.min_confidence),
                 _digest(wire, received),
                 inquiry_name(head.headers),
+                question.places,
             )
             answers = await exchange.answers(inquiry)
         except RequestFault as fault:
             exchange.fault = fault
             return response_of(wire.refuse(received, fault, exchange.id), fault)
+        question = _with_pictures(question, exchange.images, answers)
         written = [told_to_vendor(one, inquiry.wish.abstain, question) for one in answers]
         reply = wire.write(received, question, written, exchange.id)
         return response_of(HttpReply(reply.status, {**reply.headers, **headers_of(answers, exchange)}, reply.body))
@@ -110,7 +117,12 @@ class VendorFront:
         return replace(answer, headers={**answer.headers, **passed_headers(exchange)})
 
     def _question(self, wire: Wire, request: HttpRequest) -> Question:
-        question = wire.read(request)
+        try:
+            question = wire.read(request)
+        except ElsewhereFault as fault:
+            check_asked(self._gateway.settings, wire.name, request, fault.question)
+            raise
+        check_asked(self._gateway.settings, wire.name, request, question)
         limits = self._limits[wire.name]
         if not 1 <= len(question.images) <= limits.batch:
             raise RequestFault(
@@ -121,6 +133,14 @@ class VendorFront:
                 Fault.IMAGE_TOO_LARGE, f"a picture is larger than the {limits.image_bytes} bytes allowed"
             )
         return question
+
+
+def _with_pictures(question: Question, images: tuple[bytes, ...], answers: Sequence[Answered]) -> Question:
+    """The question with the pictures that were fetched for it, or what is known of the one that was not."""
+    if images or not question.places:
+        return replace(question, images=images or question.images)
+    known = [answer.input_size for answer in answers if isinstance(answer, Verdict)]
+    return replace(question, size_px=known[0] if len(known) == 1 else None)
 
 
 def told_to_vendor(answer: Answered, abstain: Abstain, question: Question) -> Reply | RequestFault:

@@ -15,7 +15,18 @@ from smoothing_proxy.wire.base import Fault, Question, RequestFault
 from smoothing_proxy.wire.google_grpc import code_of, trailing_metadata
 from smoothing_proxy.wire.google_proto import parse, question_of, response_of
 
-__all__ = ["METHOD", "Answer", "Ask", "Call", "GrpcServer", "Verify", "required_key", "serve_calls", "serve_grpc"]
+__all__ = [
+    "METHOD",
+    "REQUEST_BYTES",
+    "Answer",
+    "Ask",
+    "Call",
+    "GrpcServer",
+    "Verify",
+    "required_key",
+    "serve_calls",
+    "serve_grpc",
+]
 
 Ask: TypeAlias = Callable[[Question], Awaitable[Sequence[Reply | RequestFault]]]
 """An answer for each image of the question, in order. Raises RequestFault where there is none at all.
@@ -30,15 +41,17 @@ Verify: TypeAlias = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call as it arrived. body: the serialised request. key: API key or bearer token, "" where there is neither.
+    """A call, whose message may still be on its way. key: API key or bearer token, "" where there is neither.
 
-    metadata: the texts among it, names in lower case; of one that was sent twice, the last. tell: metadata of the
-    answer or of the refusal, told at most once, and before it.
+    metadata: the texts among it, names in lower case; of one that was sent twice, the last. message: waits for the
+    serialised request as long as it takes; before, no more of it is in memory than flow control lets through. It
+    raises RequestFault (BAD_REQUEST) where none comes. tell: metadata of the answer or the refusal, told at most
+    once, and before it.
     """
 
-    body: bytes
     key: str
     metadata: Mapping[str, str] = field(repr=False)
+    message: Callable[[], Awaitable[bytes]] = field(repr=False)
     tell: Callable[[Mapping[str, str]], Awaitable[None]] = field(repr=False)
 
 
@@ -73,7 +86,7 @@ async def serve_grpc(ask: Ask, verify: Verify, host: str = "127.0.0.1", port: in
 
     async def answer(call: Call) -> bytes:
         verify(required_key(call))
-        message = parse(call.body)
+        message = parse(await call.message())
         answers = await ask(question_of(message))
         response: bytes = response_of(message, answers).SerializeToString()
         return response
@@ -131,13 +144,16 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
         self._answer = answer
 
     def service(self, handler_call_details: Any) -> Any:
-        """The handler of a call. Messages stay bytes, so that what cannot be read is refused in Google's way."""
-        known = handler_call_details.method == METHOD
-        return grpc.unary_unary_rpc_method_handler(self._annotate if known else _unknown)
+        """The handler of a call. Messages stay bytes, so that what cannot be read is refused in Google's way.
 
-    async def _annotate(self, raw: bytes, context: Any) -> bytes:
+        Its one message is read as a stream of one is: gRPC would keep the handler of a plain one waiting for it.
+        """
+        known = handler_call_details.method == METHOD
+        return grpc.stream_unary_rpc_method_handler(self._annotate if known else _unknown)
+
+    async def _annotate(self, _: Any, context: Any) -> bytes:
         try:
-            return await self._answer(_call(raw, context))
+            return await self._answer(_call(context))
         except RequestFault as found:
             fault = found
         except ConnectionResetError:  # no server breaks a connection off here; this is what its client would see
@@ -148,7 +164,7 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc, unused-ignore]
         return await _refuse(context, fault)
 
 
-async def _unknown(_: bytes, context: Any) -> bytes:
+async def _unknown(_: Any, context: Any) -> bytes:
     return await _refuse(context, RequestFault(Fault.UNKNOWN_OPERATION, f"Only {METHOD} is answered here."))
 
 
@@ -158,12 +174,18 @@ async def _refuse(context: Any, fault: RequestFault) -> bytes:
     raise AssertionError("abort always raises")
 
 
-def _call(raw: bytes, context: Any) -> Call:
+def _call(context: Any) -> Call:
     sent = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     scheme, _, token = sent.get("authorization", "").partition(" ")
     key = sent.get("x-goog-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
 
+    async def message() -> bytes:
+        raw = await context.read()
+        if raw is grpc.aio.EOF:
+            raise RequestFault(Fault.BAD_REQUEST, "The call ended without a request.")
+        return bytes(raw)
+
     async def tell(metadata: Mapping[str, str]) -> None:
         await context.send_initial_metadata(tuple(metadata.items()))
 
-    return Call(raw, key, sent, tell)
+    return Call(key, sent, message, tell)

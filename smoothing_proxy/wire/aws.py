@@ -11,6 +11,7 @@ import binascii
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NoReturn, final
 
@@ -18,8 +19,10 @@ from smoothing_proxy.errors import MalformedReplyError
 from smoothing_proxy.types import Reply, ScoredLabel
 from smoothing_proxy.wire import sigv4
 from smoothing_proxy.wire.aws_errors import error_of, reply_error, retry_after_of
+from smoothing_proxy.wire.aws_s3 import InS3Fault, place_in
 from smoothing_proxy.wire.base import (
     Fault,
+    FetchFault,
     HttpReply,
     HttpRequest,
     Limits,
@@ -186,9 +189,13 @@ class AwsWire:
         _check_operation(request)
         body = json_object(request.body)
         _check_general_labels_only(body)
-        image = _image(body)
+        place = place_in(body)
+        image = b"" if place else _image(body)
         max_labels, min_confidence = _max_labels(body), _min_confidence(body)
-        return Question((image,), max_labels=max_labels, min_confidence=min_confidence)
+        question = Question((image,), max_labels=max_labels, min_confidence=min_confidence)
+        if place is not None:
+            raise InS3Fault(replace(question, places={0: place}))
+        return question
 
     def write(
         self, request: HttpRequest, question: Question, answers: Sequence[Reply | RequestFault], request_id: str
@@ -209,6 +216,8 @@ class AwsWire:
     def refuse(self, request: HttpRequest, fault: RequestFault, request_id: str) -> HttpReply:
         """`__type` and message. A quota's is one that boto3 does not send again."""
         code, status = _REFUSALS[fault.fault]
+        if isinstance(fault, FetchFault) and fault.unreachable:
+            code = "InvalidS3ObjectException"
         headers = _headers(request_id)
         if fault.retry_after_s is not None:
             headers["retry-after"] = str(math.ceil(fault.retry_after_s))
@@ -230,10 +239,6 @@ def _written(label: ScoredLabel) -> dict[str, object]:
         "Aliases": [{"Name": name} for name in label.aliases],
         "Categories": [],
     }
-
-
-class _Elsewhere(AwsFault, NotServedFault):
-    """A picture that is in S3."""
 
 
 def operation_of(request: HttpRequest) -> str:
@@ -284,9 +289,6 @@ def _check_general_labels_only(body: Mapping[str, Any]) -> None:
 def _image(body: Mapping[str, Any]) -> bytes:
     image = _object(body, "Image")
     data, elsewhere = image.get("Bytes"), image.get("S3Object")
-    if data is None and elsewhere is not None:
-        message = "pictures in S3 are not fetched here; send Image.Bytes"
-        raise _Elsewhere(Fault.BAD_REQUEST, "InvalidS3ObjectException", message)
     if not isinstance(data, str) or not data or elsewhere is not None:
         raise RequestFault(Fault.BAD_REQUEST, "Image has to hold Bytes, in base64, and nothing else")
     if len(data) > 4 * -(-LIMITS.image_bytes // 3):

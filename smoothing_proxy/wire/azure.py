@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, final
+from typing import Any, NamedTuple, NoReturn, final
 from urllib.parse import quote
 
 from pydantic import Field, ValidationError
@@ -25,8 +25,11 @@ from pydantic import Field, ValidationError
 from smoothing_proxy.errors import BackendError, MalformedReplyError
 from smoothing_proxy.images.formats import open_header, sniff
 from smoothing_proxy.types import Reply, ScoredLabel
+from smoothing_proxy.wire.azure_query import API_VERSION, Version, asked_model
+from smoothing_proxy.wire.azure_url import question_about_url
 from smoothing_proxy.wire.base import (
     Fault,
+    FetchFault,
     HttpReply,
     HttpRequest,
     Limits,
@@ -38,10 +41,6 @@ from smoothing_proxy.wire.shapes import Score, Shape, fault_in
 from smoothing_proxy.wire.statuses import Failure, failure_error, failure_of, harmless
 
 __all__ = ["LIMITS", "AzureWire", "Version", "error_of", "headers_for", "reply_of", "tag_url"]
-
-Version: TypeAlias = Literal["4.0", "3.2"]
-
-API_VERSION = "2023-10-01"
 
 LIMITS: Mapping[Version, Limits] = {
     "4.0": Limits(20 * 2**20 - 1, 20 * 2**20 - 1, min_side_px=51, max_side_px=15_999),
@@ -174,6 +173,7 @@ _REFUSALS: Mapping[Fault, _Refusal] = {
     Fault.UNAVAILABLE: _Refusal(503, "ServiceUnavailable"),
     Fault.TIMEOUT: _Refusal(408, "Timeout", "Timeout"),  # azure-core sends a POST again after 504, not after 408
 }
+_NO_PICTURE = _Refusal(400, "InvalidRequest", "InvalidImageUrl")
 _WAITING = (Fault.THROTTLED, Fault.UNAVAILABLE)
 """azure-core sends again whatever comes with Retry-After, so nothing else may carry it."""
 
@@ -182,7 +182,6 @@ _OURS = re.compile(r"(^|/)(computervision|vision/v[0-9][0-9.]*)(/|$)")
 _OPERATIONS = re.compile(
     r"/(computervision/(?P<modern>imageanalysis:analyze)|vision/v3\.2/(?P<older>tag|analyze))/?$"
 )
-_MODEL_VERSION = re.compile(r"(latest|\d{4}-\d{2}-\d{2})(-preview)?")
 
 
 @final
@@ -190,7 +189,8 @@ class AzureWire:
     """Azure AI Vision as a server speaks it, 4.0 and 3.2; see wire.base.Wire. Under any path prefix.
 
     Answered are tags, in English, of a picture that is the body itself. What asks for other features or languages,
-    or for a picture elsewhere, is refused; options of other features are passed over.
+    for a model of the customer's own, or for a picture elsewhere, is refused; options of other features are passed
+    over.
     """
 
     name = "azure"
@@ -220,9 +220,11 @@ class AzureWire:
     def read(self, request: HttpRequest) -> Question:
         """Tags of one picture."""
         version = _version(request)
-        _check_features(request.query, version, request.path)
+        model = asked_model(request, version)
+        if _media_type(request) == "application/json":
+            return question_about_url(request, LIMITS[version], model)
         _check_picture(request, LIMITS[version])
-        return Question((request.body,), model=_model(request.query))
+        return Question((request.body,), model=model)
 
     def write(
         self, request: HttpRequest, question: Question, answers: Sequence[Reply | RequestFault], request_id: str
@@ -234,6 +236,7 @@ class AzureWire:
         labels = sorted(answer.labels, key=lambda label: (-label.confidence, label.name))
         tags = [{"name": label.name, "confidence": label.confidence} for label in labels]
         kind, width, height = _picture(question.images[0])
+        height, width = question.size_px or (height, width)
         body: dict[str, object] = {"modelVersion": answer.model_version}
         if _version(request) == "4.0":
             body |= {"metadata": {"width": width, "height": height}, "tagsResult": {"values": tags}}
@@ -245,6 +248,8 @@ class AzureWire:
     def refuse(self, request: HttpRequest, fault: RequestFault, request_id: str) -> HttpReply:
         """The error, alike in both versions. A quota's is one that azure-core does not send again."""
         refusal = _REFUSALS[fault.fault]
+        if isinstance(fault, FetchFault) and fault.unreachable:
+            refusal = _NO_PICTURE
         message = (_SPENT if fault.fault is Fault.QUOTA else "") + fault.message
         error: dict[str, object] = {"code": refusal.code, "message": message}
         if refusal.inner:
@@ -263,10 +268,6 @@ def _bad(message: str) -> NoReturn:
     raise RequestFault(Fault.BAD_REQUEST, message)
 
 
-def _not_served(message: str) -> NoReturn:
-    raise NotServedFault(Fault.BAD_REQUEST, message)
-
-
 def _version(request: HttpRequest) -> Version:
     found = _OPERATIONS.search(request.path)
     if found is None or request.method != "POST":
@@ -275,35 +276,12 @@ def _version(request: HttpRequest) -> Version:
     return "4.0" if found["modern"] else "3.2"
 
 
-def _check_features(query: Mapping[str, str], version: Version, path: str) -> None:
-    if version == "4.0":
-        _check_only_tags(query.get("features", ""), "features")
-        if query.get("api-version") != API_VERSION:
-            _bad(f"api-version has to be {API_VERSION}")
-    elif path.rstrip("/").endswith("/analyze"):
-        _check_only_tags(query.get("visualFeatures", ""), "visualFeatures")
-        if query.get("details"):
-            _not_served("details are not served here")
-    if query.get("language", "en").lower() not in ("en", ""):
-        _not_served("language: tags are served in English only; leave it out or send en")
-
-
-def _check_only_tags(features: str, key: str) -> None:
-    if [feature.strip().lower() for feature in features.split(",")] != ["tags"]:
-        _not_served(f"{key} has to be Tags: no other feature is served here")
-
-
-def _model(query: Mapping[str, str]) -> str:
-    named = query.get("model-version", "latest")
-    if not _MODEL_VERSION.fullmatch(named):
-        _bad("model-version has to be latest or a date such as 2023-10-01")
-    return "" if named == "latest" else named
+def _media_type(request: HttpRequest) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _check_picture(request: HttpRequest, limits: Limits) -> None:
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media == "application/json":
-        _not_served("pictures are not fetched from a URL; send the picture's bytes as application/octet-stream")
+    media = _media_type(request)
     if media not in ("", "application/octet-stream") and not media.startswith("image/"):
         _bad("the content type has to be application/octet-stream or image/*")
     if not request.body:

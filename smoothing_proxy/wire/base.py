@@ -12,11 +12,14 @@ from smoothing_proxy.images.codec import Format
 from smoothing_proxy.types import Reply
 
 __all__ = [
+    "ElsewhereFault",
     "Fault",
+    "FetchFault",
     "HttpReply",
     "HttpRequest",
     "Limits",
     "NotServedFault",
+    "Place",
     "Question",
     "RequestFault",
     "Wire",
@@ -49,12 +52,27 @@ class HttpReply:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture is that was not sent along.
+
+    address: "https://...", or "s3://BUCKET/NAME" and "gs://BUCKET/NAME", whose names stand there as they are.
+    version: of an object in S3, "" for the latest. most_bytes: of the largest one that the vendor would fetch.
+    """
+
+    address: str
+    most_bytes: int
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What a request asks, in no vendor's words.
 
     images: encoded pictures, one or more. max_labels: per picture, None for the vendor's own default.
     min_confidence: in [0, 1], None likewise. labels: a closed set to answer from, () for any label.
     model: the model or version that was named in the request, "" where none was.
+    places: by number, where those pictures are that were not sent along, and are b"" among `images`.
+    size_px: (height, width) of a single picture that is not here any more, since its answer was known.
     """
 
     images: tuple[bytes, ...]
@@ -62,6 +80,8 @@ class Question:
     min_confidence: float | None = None
     labels: tuple[str, ...] = ()
     model: str = ""
+    places: Mapping[int, Place] = field(default_factory=dict)
+    size_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +128,26 @@ class RequestFault(Exception):  # noqa: N818 (a vendor's answer, raised where it
 
 class NotServedFault(RequestFault):
     """For something else than labels of pictures that are sent along: the vendor itself may well answer it."""
+
+
+class ElsewhereFault(NotServedFault):
+    """For labels, but of a picture that was not sent along. question: what is asked once it has been fetched."""
+
+    def __init__(self, message: str, question: Question) -> None:
+        RequestFault.__init__(self, Fault.BAD_REQUEST, message)
+        self.question = question
+
+
+class FetchFault(RequestFault):
+    """A picture that was not sent along could not be had, and nothing was asked about it."""
+
+    def __init__(self, message: str, fault: Fault = Fault.BAD_REQUEST) -> None:
+        super().__init__(fault, message)
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether nothing came from its address, for which some vendors have a word of its own."""
+        return self.fault is Fault.BAD_REQUEST
 
 
 class Wire(Protocol):

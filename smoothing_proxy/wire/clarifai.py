@@ -21,11 +21,34 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from smoothing_proxy.errors import AuthenticationError, BackendError, MalformedReplyError
+from smoothing_proxy.errors import BackendError, MalformedReplyError
 from smoothing_proxy.types import Reply, ScoredLabel
-from smoothing_proxy.wire.base import Fault, HttpReply, HttpRequest, Question, RequestFault
-from smoothing_proxy.wire.clarifai_codes import CODES, FAILURE, MIXED, NUMBERS, OF_ONE_PICTURE, REFUSALS, SUCCESS
-from smoothing_proxy.wire.clarifai_request import LIMITS, MOST_CONCEPTS, Concept, ProtoShape, asked, picture_in
+from smoothing_proxy.wire.base import (
+    ElsewhereFault,
+    Fault,
+    HttpReply,
+    HttpRequest,
+    Question,
+    RequestFault,
+)
+from smoothing_proxy.wire.clarifai_codes import (
+    CODES,
+    FAILURE,
+    MIXED,
+    NUMBERS,
+    OF_ONE_PICTURE,
+    SUCCESS,
+    refusal_of,
+)
+from smoothing_proxy.wire.clarifai_request import (
+    LIMITS,
+    MOST_CONCEPTS,
+    Concept,
+    ProtoShape,
+    asked,
+    picture_in,
+    places_in,
+)
 from smoothing_proxy.wire.shapes import fault_in
 from smoothing_proxy.wire.statuses import Failure, failure_error, failure_of, harmless
 
@@ -105,8 +128,9 @@ def replies_of(
 ) -> list[Reply | BackendError]:
     """An answer or its failure for each of the `expected` pictures, in order.
 
-    Raises BackendError where the request failed as a whole, AuthenticationError where any picture did for that
-    reason, and MalformedReplyError, which keeps the body, for another number of outputs or another shape.
+    What stops every picture (AuthenticationError, QuotaExceededError) stands in its picture's place too, since the
+    answers beside it were paid for. Raises BackendError where the request failed as a whole, and
+    MalformedReplyError, which keeps the body, for another number of outputs or another shape.
     """
     try:
         answer = _Answer.model_validate_json(reply.body)
@@ -129,10 +153,7 @@ def _outcome(
     output: _Output, request_id: str, status: int, backend: str, retry_after: float | None
 ) -> Reply | BackendError:
     if output.status.number != SUCCESS:
-        error = _error(output.status, status, backend, retry_after)
-        if isinstance(error, AuthenticationError):
-            raise error
-        return error
+        return _error(output.status, status, backend, retry_after)
     labels = tuple(
         ScoredLabel(concept.name or concept.id, concept.value, concept.id)
         for concept in output.data.concepts
@@ -207,13 +228,19 @@ class ClarifaiWire:
         if not all(labels):
             raise RequestFault(Fault.BAD_REQUEST, "select_concepts: each concept needs a name or an id")
         images = tuple(picture_in(one, number) for number, one in enumerate(wanted.inputs))
-        return Question(
+        places = places_in(wanted)
+        question = Question(
             images,
             max_labels=config.max_concepts or None,
             min_confidence=config.min_value,
             labels=labels,
             model="/".join(filter(None, found.groups())),
+            places=places,
         )
+        if places:
+            said = f"inputs[{min(places)}].data.image.url: pictures are not fetched here; send base64"
+            raise ElsewhereFault(said, question)
+        return question
 
     def write(
         self, request: HttpRequest, question: Question, answers: Sequence[Reply | RequestFault], request_id: str
@@ -232,7 +259,7 @@ class ClarifaiWire:
 
     def refuse(self, request: HttpRequest, fault: RequestFault, request_id: str) -> HttpReply:
         """The status and no outputs."""
-        http, _, _ = REFUSALS[fault.fault]
+        http, _, _ = refusal_of(fault)
         headers = _headers(request_id)
         if fault.retry_after_s is not None:
             headers["retry-after"] = str(math.ceil(fault.retry_after_s))
@@ -250,7 +277,7 @@ def _headers(request_id: str) -> dict[str, str]:
 
 
 def _status(fault: RequestFault) -> dict[str, object]:
-    _, code, description = REFUSALS[fault.fault]
+    _, code, description = refusal_of(fault)
     return {"code": code, "description": description, "details": fault.message}
 
 

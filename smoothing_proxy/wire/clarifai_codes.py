@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from smoothing_proxy.wire.base import Fault
+from smoothing_proxy.wire.base import Fault, NotServedFault, RequestFault
 from smoothing_proxy.wire.statuses import Failure
 
-__all__ = ["CODES", "FAILURE", "MIXED", "NUMBERS", "OF_ONE_PICTURE", "REFUSALS", "SUCCESS"]
+__all__ = [
+    "CODES",
+    "FAILURE",
+    "MIXED",
+    "NUMBERS",
+    "OF_ONE_PICTURE",
+    "REFUSALS",
+    "SUCCESS",
+    "Refusal",
+    "UnknownModelFault",
+    "refusal_of",
+]
 
 SUCCESS, MIXED, FAILURE = 10000, 10010, 10020
 
@@ -65,3 +76,16 @@ REFUSALS: Mapping[Fault, Refusal] = {
 }
 OF_ONE_PICTURE = (Fault.BAD_IMAGE, Fault.IMAGE_TOO_LARGE, Fault.BAD_REQUEST)
 """Faults that stand in the place of a picture's output."""
+
+
+class UnknownModelFault(NotServedFault):
+    """For a model that is not the one in whose place a server answers."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(Fault.UNKNOWN_OPERATION, f"{model}: no such model is served here")
+
+
+def refusal_of(fault: RequestFault) -> Refusal:
+    """How Clarifai says it."""
+    no_such_model = (404, 21200, "Model does not exist")
+    return no_such_model if isinstance(fault, UnknownModelFault) else REFUSALS[fault.fault]

@@ -7,10 +7,20 @@ import binascii
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from smoothing_proxy.wire.base import Fault, Limits, RequestFault
+from smoothing_proxy.wire.base import Fault, Limits, Place, RequestFault
 from smoothing_proxy.wire.shapes import Score, Shape, fault_in
 
-__all__ = ["LIMITS", "MOST_CONCEPTS", "Concept", "Input", "ProtoShape", "Request", "asked", "picture_in"]
+__all__ = [
+    "LIMITS",
+    "MOST_CONCEPTS",
+    "Concept",
+    "Input",
+    "ProtoShape",
+    "Request",
+    "asked",
+    "picture_in",
+    "places_in",
+]
 
 LIMITS = Limits(image_bytes=20 * 2**20, request_bytes=128 * 2**20, batch=128)
 MOST_CONCEPTS = 200
@@ -76,13 +86,24 @@ def asked(body: bytes) -> Request:
         raise RequestFault(Fault.BAD_REQUEST, fault_in(error)) from None
 
 
+def places_in(wanted: Request) -> dict[int, Place]:
+    """Where the pictures are that were not sent along, by the number of their input."""
+    images = enumerate(one.data.image for one in wanted.inputs)
+    return {number: Place(image.url, LIMITS.image_bytes) for number, image in images if image and image.url}
+
+
 def picture_in(one: Input, number: int) -> bytes:
-    """The picture of input `number`. Raises RequestFault where it is missing, elsewhere, no base64, too large."""
+    """The picture of input `number`, b"" of one that is elsewhere.
+
+    Raises RequestFault where it is missing, no base64, too large.
+    """
     where, image = f"inputs[{number}].data.image", one.data.image
     if image is None or (not image.base64 and not image.url):
         raise RequestFault(Fault.BAD_REQUEST, f"{where}.base64: missing; only pictures are classified here")
+    if image.url and image.base64:
+        raise RequestFault(Fault.BAD_REQUEST, f"{where}: base64 or url, not both")
     if image.url:
-        raise RequestFault(Fault.BAD_REQUEST, f"{where}.url: pictures are not fetched here; send base64")
+        return b""
     try:
         data = binascii.a2b_base64(image.base64, strict_mode=True)
     except ValueError:

@@ -56,10 +56,16 @@ _AZURE = re.compile(
 _AZURE_FEATURES = ("features", "visualfeatures", "details")
 """Names in the query, where Azure tells no capitals from small letters."""
 
+_AZURE_MODEL = "model-name"
+"""Of a model that the account's owner has trained; it is billed as a feature is."""
+
 _AZURE_PICTURES = ("application/octet-stream", "multipart/form-data")
 """Bodies that hold the picture itself; the others are JSON under some name, with its address."""
 
 _MEDIA = re.compile(r"[a-z0-9.+-]+/[a-z0-9.+-]+")
+_BOUNDARY = re.compile(
+    r"""; *boundary=("[^"\\\x00-\x1f\x7f-\xff]{1,70}"|[A-Za-z0-9'()+_,./:=?-]{1,70}) *(;|$)""", re.I
+)
 _REPLY_HEADERS = (
     "content-type",
     "retry-after",
@@ -132,23 +138,26 @@ def _azure(request: HttpRequest) -> Errand:
     if found is None or request.method != "POST":
         raise RequestFault(Fault.UNKNOWN_OPERATION, "Resource not found: no such operation is passed on here")
     query = {name: value for name, value in request.query.items() if name.lower() != "subscription-key"}
-    media = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    content_type = request.headers.get("content-type", "application/octet-stream")
+    media = content_type.partition(";")[0].strip().lower()
     if not _MEDIA.fullmatch(media):
         raise RequestFault(Fault.BAD_REQUEST, "the content type is none")
+    boundary = _BOUNDARY.search(content_type) if media == "multipart/form-data" else None
     path = f"/{found['path']}"
-    asked = [value for name, value in query.items() if name.lower() in _AZURE_FEATURES]
+    asked = [value for name, value in query.items() if name.lower() in (*_AZURE_FEATURES, _AZURE_MODEL)]
+    its_own = any(name.lower() == _AZURE_MODEL for name in query)
     return Errand(
         found["modern"] or found["older"],
         HttpRequest(
             "POST",
             path,
-            {"content-type": media},
+            {"content-type": f"{media}; boundary={boundary[1]}" if boundary else media},
             request.body,
             query,
             target=f"{path}?{urlencode(query, safe=',')}" if query else path,
         ),
         max(1, sum(len(list(filter(None, names.split(",")))) for names in asked)),
-        not (media in _AZURE_PICTURES or media.startswith("image/")),
+        its_own or not (media in _AZURE_PICTURES or media.startswith("image/")),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from google.cloud.vision_v1 import types as vision
@@ -18,7 +19,15 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped, 
 
 from smoothing_proxy.errors import BackendError, MalformedReplyError
 from smoothing_proxy.types import Reply, ScoredLabel
-from smoothing_proxy.wire.base import Fault, Limits, NotServedFault, Question, RequestFault
+from smoothing_proxy.wire.base import (
+    ElsewhereFault,
+    Fault,
+    Limits,
+    NotServedFault,
+    Place,
+    Question,
+    RequestFault,
+)
 from smoothing_proxy.wire.google_grpc import error_of, status_of
 
 __all__ = [
@@ -72,7 +81,12 @@ def question_of(message: Any) -> Question:
         raise RequestFault(Fault.BAD_REQUEST, "All images of one request must ask for the same model.")
     asked = any(feature.max_results for feature in features)
     most = max(feature.max_results or DEFAULT_MAX_RESULTS for feature in features)
-    return Question(images, max_labels=most if asked else None, model=models.pop())
+    question = Question(images, max_labels=most if asked else None, model=models.pop())
+    places = {i: _place(item.image.source) for i, item in enumerate(items) if item.image.HasField("source")}
+    if places:
+        said = f"requests[{min(places)}].image.source: pictures must be sent along, as `content`."
+        raise ElsewhereFault(said, replace(question, places=places))
+    return question
 
 
 def response_of(message: Any, answers: Sequence[Reply | RequestFault]) -> Any:
@@ -164,9 +178,11 @@ def _feature(item: Any, where: str) -> Any:
 
 
 def _picture(image: Any, where: str) -> bytes:
-    if image.HasField("source"):
-        raise NotServedFault(Fault.BAD_REQUEST, f"{where}.source: pictures must be sent along, as `content`.")
     content = bytes(image.content)
+    if image.HasField("source"):
+        if content:
+            raise NotServedFault(Fault.BAD_REQUEST, f"{where}: send `content` or `source`, not both.")
+        return b""
     if not content:
         raise RequestFault(Fault.BAD_REQUEST, f"{where}: Request must specify image and features.")
     if len(content) > LIMITS.image_bytes:
@@ -174,6 +190,10 @@ def _picture(image: Any, where: str) -> bytes:
             Fault.IMAGE_TOO_LARGE, f"{where}: {len(content)} bytes; an image has at most {LIMITS.image_bytes}."
         )
     return content
+
+
+def _place(source: Any) -> Place:
+    return Place(source.image_uri or source.gcs_image_uri, LIMITS.image_bytes)
 
 
 def _reply(item: Any, backend: str) -> Reply | BackendError:

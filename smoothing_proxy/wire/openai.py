@@ -14,12 +14,23 @@ import hmac
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
 from smoothing_proxy.errors import BackendError, MalformedReplyError
 from smoothing_proxy.types import Reply, ScoredLabel
-from smoothing_proxy.wire.base import Fault, HttpReply, HttpRequest, Limits, Question, RequestFault
+from smoothing_proxy.wire.base import (
+    ElsewhereFault,
+    Fault,
+    FetchFault,
+    HttpReply,
+    HttpRequest,
+    Limits,
+    Place,
+    Question,
+    RequestFault,
+)
 from smoothing_proxy.wire.openai_request import blank_in, body_of, check_options, picture_in
 from smoothing_proxy.wire.openai_schema import label_schema
 from smoothing_proxy.wire.statuses import Failure, failure_error, failure_of, harmless
@@ -29,6 +40,7 @@ __all__ = ["Detail", "OpenAiWire", "chat_url", "error_of", "prompt_of", "reply_o
 Detail: TypeAlias = Literal["auto", "low", "high"]
 
 _CHAT = "/chat/completions"
+_NO_ADDRESS = "image_url: no address is fetched; send the picture as a data URL."
 _OTHERS = re.compile(r"/v1/(models|responses|completions|embeddings)(/|$)")
 
 _CODES: dict[str, Failure] = {
@@ -181,7 +193,8 @@ class OpenAiWire:
         body = body_of(request)
         check_options(body)
         picture = picture_in(body)
-        if len(picture) > self.limits.image_bytes:
+        here = picture if isinstance(picture, bytes) else b""
+        if len(here) > self.limits.image_bytes:
             raise RequestFault(
                 Fault.IMAGE_TOO_LARGE, f"The picture is larger than {self.limits.image_bytes} bytes."
             )
@@ -189,7 +202,11 @@ class OpenAiWire:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             raise RequestFault(Fault.BAD_REQUEST, "you must provide a model parameter")
-        return Question((picture,), 1, labels=blank.labels if blank else (), model=model)
+        question = Question((here,), 1, labels=blank.labels if blank else (), model=model)
+        if isinstance(picture, str):
+            places = {0: Place(picture, self.limits.image_bytes)}
+            raise ElsewhereFault(_NO_ADDRESS, replace(question, places=places))
+        return question
 
     def write(
         self, request: HttpRequest, question: Question, answers: Sequence[Reply | RequestFault], request_id: str
@@ -221,6 +238,8 @@ class OpenAiWire:
         A quota that is used up has the status of a throttle, which the SDK would send again: it is told not to.
         """
         status, kind, code = _FAULTS[fault.fault]
+        if isinstance(fault, FetchFault) and fault.unreachable:
+            code = "invalid_image_url"
         headers = {"x-should-retry": "false"} if fault.fault is Fault.QUOTA else {}
         if fault.retry_after_s is not None:
             headers["retry-after"] = str(max(0, -int(-fault.retry_after_s // 1)))

@@ -73,6 +73,6 @@ def harmless(text: object) -> str:
     """A vendor's words for a message: "" unless text; one line, cut, without long runs of key or picture."""
     if not isinstance(text, str):
         return ""
-    line = " ".join(re.sub(r"[A-Za-z0-9+/=_.*-]{33,}", "...", text).split())
+    line = " ".join(re.sub(r"[A-Za-z0-9+/=_.*-]{32,}", "...", text).split())
     printable = "".join(letter for letter in line if letter.isprintable())
     return printable if len(printable) <= _LONGEST_MESSAGE else printable[:_LONGEST_MESSAGE] + "..."

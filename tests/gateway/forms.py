@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-__all__ = ["Form", "forms"]
+__all__ = ["Form", "forms", "one_of"]
 
 JSON = {"content-type": "application/json"}
 
@@ -35,7 +35,11 @@ class Form:
                 asked = {"inputs": [{"data": {"image": {"base64": data}}}]}
             case "openai":
                 url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
-                asked = {"model": "m", "messages": [{"role": "user", "content": [url]}]}
+                asked = {
+                    "model": "m",
+                    "messages": [{"role": "user", "content": [url]}],
+                    "response_format": one_of("Dog", "cat"),
+                }
             case _:
                 return image
         return json.dumps(asked).encode()
@@ -55,6 +59,13 @@ class Form:
         headers |= {"host": url.removeprefix("http://"), "content-length": str(len(body))}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return f"POST {self.path} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def one_of(*labels: str) -> dict[str, object]:
+    """OpenAI's structured output: one label of a closed list."""
+    label = {"type": "string", "enum": list(labels)}
+    schema = {"type": "object", "properties": {"label": label}, "required": ["label"]}
+    return {"type": "json_schema", "json_schema": {"name": "classification", "schema": schema}}
 
 
 def signature(url: str, body: bytes, headers: Mapping[str, str], key: tuple[str, str]) -> dict[str, str]:
@@ -85,7 +96,7 @@ def _address(vendor: str, secret: str) -> tuple[str, Mapping[str, str]]:
             "/vision/v3.2/tag",
             {"ocp-apim-subscription-key": secret, "content-type": "application/octet-stream"},
         ),
-        "clarifai": ("/v2/models/general/outputs", {"authorization": f"Key {secret}", **JSON}),
+        "clarifai": ("/v2/models/general-image-recognition/outputs", {"authorization": f"Key {secret}", **JSON}),
         "openai": ("/v1/chat/completions", {"authorization": f"Bearer {secret}", **JSON}),
         "native": ("/v1/predict", {"authorization": f"Bearer {secret}", "content-type": "image/png"}),
     }

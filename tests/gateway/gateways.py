@@ -20,6 +20,7 @@ from smoothing_proxy.denoisers.identity import Identity
 from smoothing_proxy.gateway.app import every_wire, make_gateway
 from smoothing_proxy.gateway.memory_store import MemoryKey, MemoryStore
 from smoothing_proxy.gateway.ports import Caller
+from smoothing_proxy.gateway.references import NoReferences
 from smoothing_proxy.gateway.service import Gateway
 from smoothing_proxy.gateway.serving import Address, listening
 from smoothing_proxy.gateway.settings import GatewaySettings
@@ -106,6 +107,7 @@ def serving(
     denoiser: Denoiser | None = None,
     transport: TransportSettings | None = None,
     traces: Traces = NoTraces(),  # noqa: B008 (without state)
+    references: NoReferences = NoReferences(),  # noqa: B008 (without state)
     **settings: Any,
 ) -> Iterator[There]:
     """A gateway before this backend (by default one that always sees a dog), until the block ends."""
@@ -115,7 +117,7 @@ def serving(
     chosen = GatewaySettings(**{"port": 0, "grpc_port": 0, "drain_s": 2.0, "labels": spoken, **settings})
     store = MemoryStore(keys, cache_s=chosen.verdict_ttl_s, replay_s=chosen.replay_ttl_s)
     with start_blocking_portal() as portal:
-        gateway = portal.call(_made, chosen, classifier, smoothing, store, transport, traces)
+        gateway = portal.call(_made, chosen, classifier, smoothing, store, transport, traces, references)
         with (
             httpx.Client(timeout=20.0) as client,
             portal.wrap_async_context_manager(listening(gateway, every_wire())) as address,
@@ -131,8 +133,11 @@ async def _made(
     store: MemoryStore,
     transport: TransportSettings | None,
     traces: Traces,
+    references: NoReferences,
 ) -> Gateway:
-    return make_gateway(settings, classifier, smoothing, store, transport=transport, traces=traces)
+    return make_gateway(
+        settings, classifier, smoothing, store, transport=transport, traces=traces, references=references
+    )
 
 
 def proof(headers: Mapping[str, str]) -> dict[str, str]:

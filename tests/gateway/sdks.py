@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.gateway.forms import one_of
 from tests.gateway.gateways import KEY_ID, SECRET, There
 
 TIMEOUT_S = 20.0
+
+LISTED = ("light", "dark", "Dog", "cat")
 
 Labels = list[tuple[str, float]]
 
@@ -72,16 +77,39 @@ def google_grpc(there: There, image: bytes, secret: str = SECRET, timeout: float
 
 
 def _annotated(client: Any, image: bytes, **call: Any) -> Labels:
+    call = {"timeout": TIMEOUT_S, **call}
+    return _labels(client.batch_annotate_images(requests=[_request(image)], retry=None, **call))
+
+
+def _request(image: bytes) -> Any:
     from google.cloud import vision
 
     feature = vision.Feature(type_=vision.Feature.Type.LABEL_DETECTION)
-    request = vision.AnnotateImageRequest(image=vision.Image(content=image), features=[feature])
-    reply = client.batch_annotate_images(
-        requests=[request], retry=None, **{"timeout": TIMEOUT_S, **call}
-    ).responses[0]
+    return vision.AnnotateImageRequest(image=vision.Image(content=image), features=[feature])
+
+
+def _labels(response: Any) -> Labels:
+    (reply,) = response.responses
     if reply.error.code:
         raise AnnotationError(reply.error.code, reply.error.message)
     return [(label.description, label.score) for label in reply.label_annotations]
+
+
+def google_async(there: There, image: bytes, secret: str = SECRET) -> Labels:
+    import grpc  # type: ignore[import-untyped, unused-ignore]
+    from google.cloud import vision
+    from google.cloud.vision_v1.services.image_annotator.transports import ImageAnnotatorGrpcAsyncIOTransport
+
+    async def ask() -> Any:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{there.address.grpc_port}") as channel:
+            transport = ImageAnnotatorGrpcAsyncIOTransport(channel=channel)
+            client = vision.ImageAnnotatorAsyncClient(transport=transport)
+            metadata = [("x-goog-api-key", secret)]
+            return await client.batch_annotate_images(
+                requests=[_request(image)], retry=None, timeout=TIMEOUT_S, metadata=metadata
+            )
+
+    return _labels(asyncio.run(ask()))
 
 
 def azure(there: There, image: bytes, secret: str = SECRET) -> Labels:
@@ -93,6 +121,21 @@ def azure(there: There, image: bytes, secret: str = SECRET) -> Labels:
         there.url, AzureKeyCredential(secret), retry_total=0, read_timeout=TIMEOUT_S
     ) as client:
         tags = client.analyze(image, [VisualFeatures.TAGS]).tags
+    return [(tag.name, tag.confidence) for tag in tags.list] if tags is not None else []
+
+
+def azure_async(there: There, image: bytes, secret: str = SECRET) -> Labels:
+    from azure.ai.vision.imageanalysis.aio import ImageAnalysisClient
+    from azure.ai.vision.imageanalysis.models import VisualFeatures
+    from azure.core.credentials import AzureKeyCredential
+
+    async def ask() -> Any:
+        async with ImageAnalysisClient(
+            there.url, AzureKeyCredential(secret), retry_total=0, read_timeout=TIMEOUT_S
+        ) as client:
+            return (await client.analyze(image, [VisualFeatures.TAGS])).tags
+
+    tags = asyncio.run(ask())
     return [(tag.name, tag.confidence) for tag in tags.list] if tags is not None else []
 
 
@@ -111,7 +154,7 @@ def azure_32(there: There, image: bytes, secret: str = SECRET) -> Labels:
     return [(tag.name, tag.confidence) for tag in result.tags]
 
 
-def clarifai(there: There, image: bytes, secret: str = SECRET) -> Labels:
+def clarifai(there: There, image: bytes, secret: str = SECRET, model: str = "general-image-recognition") -> Labels:
     from clarifai_grpc.channel.clarifai_channel import ClarifaiChannel  # type: ignore[import-untyped, unused-ignore]
     from clarifai_grpc.grpc.api import resources_pb2, service_pb2, service_pb2_grpc  # type: ignore[import-untyped, unused-ignore]
     from clarifai_grpc.grpc.api.status import status_code_pb2  # type: ignore[import-untyped, unused-ignore]
@@ -120,7 +163,7 @@ def clarifai(there: There, image: bytes, secret: str = SECRET) -> Labels:
     data = resources_pb2.Data(image=resources_pb2.Image(base64=image))
     request = service_pb2.PostModelOutputsRequest(
         user_app_id=resources_pb2.UserAppIDSet(user_id="clarifai", app_id="main"),
-        model_id="general-image-recognition",
+        model_id=model,
         version_id="v1",
         inputs=[resources_pb2.Input(data=data)],
     )
@@ -131,23 +174,28 @@ def clarifai(there: There, image: bytes, secret: str = SECRET) -> Labels:
 
 
 def openai(there: There, image: bytes, secret: str = SECRET) -> Labels:
+    """One label of a closed list, whose confidence is not told."""
     from openai import OpenAI
+    from openai.types.chat import ChatCompletion
 
     url = f"data:image/png;base64,{base64.b64encode(image).decode()}"
     with OpenAI(base_url=f"{there.url}/v1", api_key=secret, max_retries=0, timeout=TIMEOUT_S) as client:
-        completion = client.chat.completions.create(
-            model="vision",
-            messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}],
+        asked: Any = [{"type": "text", "text": "Which?"}, {"type": "image_url", "image_url": {"url": url}}]
+        wanted: Any = one_of(*LISTED)
+        completion: ChatCompletion = client.chat.completions.create(
+            model="vision", messages=[{"role": "user", "content": asked}], response_format=wanted
         )
-    label = completion.choices[0].message.content
-    return [] if label is None else [(label, 1.0)]
+    content = completion.choices[0].message.content
+    return [] if content is None else [(json.loads(content)["label"], 1.0)]
 
 
 ASKS: dict[str, Ask] = {
     "boto3": boto3,
     "google REST": google_rest,
     "google gRPC": google_grpc,
+    "google async": google_async,
     "azure 4.0": azure,
+    "azure 4.0 async": azure_async,
     "azure 3.2": azure_32,
     "clarifai": clarifai,
     "openai": openai,

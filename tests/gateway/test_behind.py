@@ -1,53 +1,19 @@
-"""What is behind the gateway: another vendor's service, and one that is down, throttled or gone mad."""
+"""What is behind the gateway is down, throttled or gone mad."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
 from smoothing_proxy import errors
-from smoothing_proxy.backends.azure_vision import AzureVision
 from smoothing_proxy.backends.scripted import ScriptedBackend
 from smoothing_proxy.errors import BackendError, SmoothingProxyError
 from smoothing_proxy.gateway.faults import FAULTS, fault_of
 from smoothing_proxy.gateway.native_front import STATUS
-from smoothing_proxy.simulator.server import Address, running
-from smoothing_proxy.simulator.settings import SimulatorSettings
 from smoothing_proxy.smoothing.halt import Interrupted
-from smoothing_proxy.transport.settings import TransportSettings
-from smoothing_proxy.wire.azure import AzureWire
 from smoothing_proxy.wire.base import Fault
-from tests.gateway import sdks
-from tests.gateway.gateways import by_level, picture, serving
-
-QUICK = TransportSettings(requests_per_s=1_000)
-
-
-@contextmanager
-def azure() -> Iterator[Address]:
-    """Azure AI Vision, simulated."""
-    classifier = ScriptedBackend(by_level, batch_size=8)
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(running(SimulatorSettings(), AzureWire(), classifier)) as address,
-    ):
-        yield address
-
-
-@pytest.mark.parametrize("name", ["boto3", "google gRPC", "openai"])
-def test_one_vendors_sdk_is_answered_by_another_vendor(name: str) -> None:
-    environ = {"AZURE_VISION_KEY": "simulator-secret"}
-    with azure() as simulated:
-        backend = AzureVision(endpoint=simulated.url, environ=environ)
-        with serving(backend, transport=QUICK) as there:
-            labels = sdks.ASKS[name](there, picture(220))
-            assert labels[0][0] == "light"
-            there.portal.call(backend.aclose)
-    billed = simulated.simulator.till.report(by_picture=False)["billed"]
-    assert billed == there.store.spent("AKIATESTKEY") >= 12
+from tests.gateway.gateways import serving
 
 
 @pytest.mark.parametrize(

@@ -273,8 +273,9 @@ def test_a_client_that_sends_too_much_ahead_is_let_go_at_once(slow: There, ahead
 
 def test_a_client_that_closes_its_half_after_a_whole_request_is_answered(there: There) -> None:
     for form in FORMS.values():
+        request = form.raw(there.url, form.body(picture(5, 80)))
         with connected(there) as wire:
-            wire.sendall(form.raw(there.url, form.body(picture(5, 80))))
+            wire.sendall(request)
             wire.shutdown(socket.SHUT_WR)
             assert status(answer(wire)) == 200, form.vendor
 
@@ -291,9 +292,10 @@ def test_a_client_that_closes_its_half_too_early_is_let_go_at_once(there: There)
 def test_a_stranger_hears_the_refusal_after_a_body_that_nobody_reads_and_may_ask_again(there: There) -> None:
     azure = FORMS["azure"]
     stranger = azure.raw(there.url, bytes(2**20)).replace(SECRET.encode(), b"a-key-of-nobodys")
+    again = closing(azure.raw(there.url, azure.body(picture(5, 80))))
     with connected(there) as wire:
         wire.sendall(stranger)
-        wire.sendall(closing(azure.raw(there.url, azure.body(picture(5, 80)))))
+        wire.sendall(again)
         replies = answer(wire)
     assert re.findall(rb"HTTP/1.1 (\d+)", replies) == [b"401", b"200"]
 

@@ -35,15 +35,15 @@ def test_a_verdict_with_fields_of_a_newer_version_is_told_without_them(table: Ta
 
     async def first() -> tuple[str, Verdict]:
         async with open_store(address, settings=KEEPING) as store:
-            key, _ = await store.create_key("shop", "native")
-            verdict, _ = await ask(LedgerStore(store), key.id)
-            return key.id, verdict
+            _, token = await store.create_key("shop", "native")
+            verdict, _ = await ask(LedgerStore(store), token)
+            return token, verdict
 
-    async def again(key_id: str) -> tuple[Verdict, int]:
+    async def again(token: str) -> tuple[Verdict, int]:
         async with open_store(address, settings=KEEPING) as store:
-            return await ask(LedgerStore(store), key_id)
+            return await ask(LedgerStore(store), token)
 
-    key_id, verdict = anyio.run(first)
+    token, verdict = anyio.run(first)
     engine = plain_engine(address)
     with engine.begin() as connection:
         if table is verdicts:
@@ -52,6 +52,6 @@ def test_a_verdict_with_fields_of_a_newer_version_is_told_without_them(table: Ta
         changed = json.dumps(newer(json.loads(row)))
         assert changed.count("of_a_newer_version") > 5
         connection.execute(update(table).values(verdict=changed))
-    told, asked = anyio.run(again, key_id)
+    told, asked = anyio.run(again, token)
     assert (told, asked) == (verdict, 0)
     assert "of_a_newer_version" not in told.text

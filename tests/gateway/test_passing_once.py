@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -105,11 +106,15 @@ def test_boto3s_own_retries_of_a_slow_pass_cost_one_query(monkeypatch: pytest.Mo
     patient: dict[str, Any] = {"read_timeout": 0.3, "retries": {"total_max_attempts": 20, "mode": "standard"}}
     with before_aws(monkeypatch, passthrough=ON) as (there, upstream):
         upstream.may_answer.clear()
-        timer = threading.Timer(0.8, upstream.may_answer.set)
-        timer.start()
+        sent = itertools.count(1)
+
+        def answer_the_second(**_: object) -> None:
+            if next(sent) == 2:
+                upstream.may_answer.set()
+
         with sdks.rekognition(there, **patient) as client:
+            client.meta.events.register("before-send.rekognition.DetectFaces", answer_the_second)
             reply = client.detect_faces(Image={"Bytes": ONE})
-        timer.join()
         spent = there.store.spent(KEY_ID)
     assert reply["ResponseMetadata"]["RetryAttempts"] > 0
     assert reply["FaceDetails"]

@@ -18,7 +18,6 @@ from smoothing_proxy.gateway.app import make_gateway
 from smoothing_proxy.gateway.inquiries import Inquiry
 from smoothing_proxy.gateway.label_question import HEADER, LabelsQuestion, labels_in
 from smoothing_proxy.gateway.ledger_store import LedgerStore
-from smoothing_proxy.gateway.ports import Caller
 from smoothing_proxy.gateway.settings import GatewaySettings
 from smoothing_proxy.gateway.verdicts import Verdict
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
@@ -184,11 +183,11 @@ def test_a_verdict_with_its_proofs_is_the_same_after_a_restart(address: str) -> 
 
     async def served() -> tuple[Verdict, str, Verdict, int]:
         async with open_store(address) as store:
-            key, _ = await store.create_key("shop", "native")
-            verdict, asked = await ask(LedgerStore(store), key.id)
+            key, token = await store.create_key("shop", "native")
+            verdict, asked = await ask(LedgerStore(store), token)
             assert asked == 220
         async with open_store(address) as store:
-            again, asked = await ask(LedgerStore(store), key.id)
+            again, asked = await ask(LedgerStore(store), token)
             kept = await store.verdict(verdict.id, key.id)
         return verdict, kept or "", again, asked
 
@@ -199,14 +198,15 @@ def test_a_verdict_with_its_proofs_is_the_same_after_a_restart(address: str) -> 
     assert asked == 0
 
 
-async def ask(store: LedgerStore, key_id: str) -> tuple[Verdict, int]:
+async def ask(store: LedgerStore, token: str) -> tuple[Verdict, int]:
     """One picture, asked about in process; its answer, and how many queries it took."""
     backend = ScriptedBackend(DOG, batch_size=8)
     classifier = BaseClassifier(backend, Identity(), sigma=FIXED.sigma)
     gateway = make_gateway(
         GatewaySettings(), classifier, FIXED, store, now=lambda: datetime(2026, 1, 2, tzinfo=UTC)
     )
-    caller = Caller(key_id)
+    caller = await store.check_token("native", token)
+    assert caller is not None
     wish = gateway.with_labels(caller, gateway.wish(caller, kind="certify"), asked=True)
     job = gateway.take(Inquiry(caller, (picture(57),), wish, "a" * 64))
     (answer,) = await gateway.answers(job)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.gateway.forms import one_of
 from tests.gateway.gateways import KEY_ID, SECRET, There, picture, serving
 
 
@@ -44,7 +45,9 @@ class Format:
             return json.dumps({"inputs": [{"data": {"image": {"base64": data}}}]}).encode()
         if "chat" in self.path:
             url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
-            return json.dumps({"model": "m", "messages": [{"role": "user", "content": [url]}]}).encode()
+            messages = [{"role": "user", "content": [url]}]
+            wanted = one_of("Dog", "cat")
+            return json.dumps({"model": "m", "messages": messages, "response_format": wanted}).encode()
         return image
 
     def ask(self, there: There, body: bytes, **headers: str) -> httpx.Response:
@@ -84,7 +87,10 @@ FORMATS = {
         json=False,
     ),
     "clarifai": Format(
-        "/v2/models/general/outputs", {"authorization": f"Key {SECRET}", **JSON}, ("status", "code"), 0
+        "/v2/models/general-image-recognition/outputs",
+        {"authorization": f"Key {SECRET}", **JSON},
+        ("status", "code"),
+        0,
     ),
     "openai": Format("/v1/chat/completions", {"authorization": f"Bearer {SECRET}", **JSON}, ("error", "type"), 0),
     "native": Format(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import signal
 import time
@@ -32,12 +33,19 @@ def in_the_file(config: Path) -> tuple[str, Callable[[], object]]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("made", "refusal"), [(in_the_store, 429), (in_the_file, 402)])
+@pytest.mark.parametrize(
+    ("made", "refusal", "said"),
+    [
+        (in_the_store, 429, ["there is nothing to read anew"]),
+        (in_the_file, 402, ["is forgotten when this process ends", "keys and limits were read anew"]),
+    ],
+)
 def test_a_limit_that_was_taken_away_holds_no_longer_after_a_reload(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     made: Callable[[Path], tuple[str, Callable[[], object]]],
     refusal: int,
+    said: list[str],
 ) -> None:
     monkeypatch.setenv("MASTER", base64.b64encode(os.urandom(32)).decode())
     config = tmp_path / "gateway.toml"
@@ -52,3 +60,8 @@ def test_a_limit_that_was_taken_away_holds_no_longer_after_a_reload(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert [status(url, secret, level) for level in (3, 4)] == [200, 200]
+        process.terminate()
+        _, log = process.communicate(timeout=60)
+    told = [json.loads(line)["message"] for line in log.splitlines()]
+    found = [line for line in told if "read anew" in line or "is forgotten" in line]
+    assert [text in line for text, line in zip(said, found, strict=True)] == [True] * len(said)

@@ -106,7 +106,7 @@ def test_a_process_answers_reloads_its_keys_and_ends_with_its_log(tmp_path: Path
 
 def test_the_example_configuration_is_read() -> None:
     config = read_gateway_config(EXAMPLE)
-    assert [key.id for key in config.keys] == ["shop", "moderation"]
+    assert [key.id for key in config.keys] == ["shop"]
     assert config.gateway.grpc_port is not None
 
 

@@ -17,6 +17,8 @@ from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from tests.gateway.gateways import DOG, SMOOTHING, picture
 from tests.ledger.gateway.stores import open_store
 
+PICTURE = picture()
+
 
 def scope(token: str, accept: str) -> dict[str, Any]:
     headers = {"x-api-key": token, "content-type": "image/png", "accept": accept}
@@ -33,9 +35,9 @@ def scope(token: str, accept: str) -> dict[str, Any]:
     }
 
 
-async def asked(app: Any, token: str, *, accept: str, leaves: bool) -> int:
+async def asked(app: Any, token: str, *, accept: str, leaves: bool, image: bytes = PICTURE) -> int:
     """The status of one request, 0 where nothing was sent; its client `leaves` and reads nothing."""
-    messages = iter([{"type": "http.request", "body": picture(), "more_body": False}])
+    messages = iter([{"type": "http.request", "body": image, "more_body": False}])
     statuses = [0]
 
     async def receive() -> dict[str, Any]:

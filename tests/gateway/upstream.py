@@ -76,7 +76,7 @@ def grpc_upstream(answer: Callable[[bytes], bytes]) -> Iterator[tuple[str, list[
 
     async def answered(call: Call) -> bytes:
         calls.append(call)
-        return answer(call.body)
+        return answer(await call.message())
 
     with start_blocking_portal() as portal:
         server = portal.call(serve_calls, answered)

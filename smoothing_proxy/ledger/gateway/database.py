@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +20,22 @@ import anyio
 import anyio.to_thread
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.sql.schema import Table
 
 from smoothing_proxy.errors import ConfigError, LedgerError, SmoothingProxyError
+from smoothing_proxy.ledger.gateway.doorstep import Doorstep
+from smoothing_proxy.ledger.gateway.nouns import OutageError
 from smoothing_proxy.ledger.writer import Writer
 
 __all__ = ["Database", "UndoError", "upsert", "upsert_of", "writable"]
@@ -36,21 +50,24 @@ _TRY_AGAIN = ("40001", "40P01")
 
 _TRIES = 5
 
+_WAL_PAUSE_S = 0.02
+
 
 class UndoError(Exception):
     """Raised by work after it has written: all of it is undone, and the caller gets a LedgerError."""
 
 
 class Database:
-    """address: a path, or a URL that begins with postgresql:// or sqlite://.
+    """address: a path, or a URL that begins with postgresql:// or sqlite://. timeout_s: see StoreSettings.
 
+    Every method may raise LedgerError, and OutageError of these where the database is away.
     Raises ConfigError for another address or a missing driver.
     """
 
-    def __init__(self, address: str | Path) -> None:
+    def __init__(self, address: str | Path, timeout_s: float = 10.0) -> None:
         url = _url(address)
         self.where = _where(url)
-        self.engine = _engine(url, self.where)
+        self.engine = _engine(url, self.where, timeout_s)
         self._embedded = url.get_backend_name() == "sqlite"
         self._writer: Writer | None = None
         self._threads: anyio.CapacityLimiter | None = None
@@ -62,19 +79,19 @@ class Database:
         self.engine.dispose()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """What `work` reads, in one transaction. Raises LedgerError."""
+        """What `work` reads, in one transaction."""
         return await self._in_thread(partial(self._read, work))
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, patience_s: float | None = None) -> T:
         """Do `work` in one transaction, and return once it is safe.
 
         Errors of this package come out as they are: work raises them only where it has written nothing yet that
         matters. Anything else undoes all of it and comes out as LedgerError. work may be done twice, the first
-        time in vain.
+        time in vain. patience_s: for a statement that may take longer than most.
         """
         if self._embedded:
             return await self.append(work)
-        return await self._in_thread(partial(self.transaction, work))
+        return await self._in_thread(partial(self.transaction, work, patience_s))
 
     async def append(self, work: Callable[[Connection], T]) -> T:
         """As `write`, in one commit with whatever else is being appended; work may lock no row of others."""
@@ -93,16 +110,21 @@ class Database:
             self._writer = Writer(self.engine, where=self.where)
         # A cancelled caller learns what was committed before it is cancelled, as it does from a thread.
         with anyio.CancelScope(shield=True):
-            await asyncio.wrap_future(self._writer.submit(run))
+            try:
+                await asyncio.wrap_future(self._writer.submit(run))
+            except LedgerError as error:
+                if _is_outage(error.__cause__):
+                    raise OutageError(str(error)) from error.__cause__
+                raise
         if refused:
             raise refused[0]
         return done[0]
 
-    def transaction(self, work: Callable[[Connection], T]) -> T:
+    def transaction(self, work: Callable[[Connection], T], patience_s: float | None = None) -> T:
         """Do `work` in one transaction, in this thread; see `write`."""
         for left in reversed(range(_TRIES)):
             try:
-                with self.engine.begin() as connection:
+                with self.engine.begin() as connection, self._patient(connection, patience_s):
                     return work(connection)
             except DBAPIError as error:
                 if left and getattr(error.orig, "sqlstate", None) in _TRY_AGAIN:
@@ -119,13 +141,34 @@ class Database:
         except SQLAlchemyError as error:
             raise self._fault("read", error) from error
 
+    @contextlib.contextmanager
+    def _patient(self, connection: Connection, patience_s: float | None) -> Iterator[None]:
+        """SQLite answers when it is done; PostgreSQL may be silent for so long."""
+        driver: Any = connection.connection.driver_connection
+        if self._embedded or patience_s is None:
+            yield
+            return
+        usual, driver.patience_s = driver.patience_s, patience_s
+        try:
+            yield
+        finally:
+            driver.patience_s = usual
+
     def _fault(self, what: str, error: Exception) -> LedgerError:
-        return LedgerError(f"{self.where}: cannot {what}: {getattr(error, 'orig', None) or error}")
+        kind = OutageError if _is_outage(error) else LedgerError
+        return kind(f"{self.where}: cannot {what}: {getattr(error, 'orig', None) or error}")
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._threads is None:
             self._threads = anyio.CapacityLimiter(CONNECTIONS)
         return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+
+def _is_outage(error: BaseException | None) -> bool:
+    """Whether another try may go well: the database is away, locked, full or shutting down."""
+    if isinstance(error, IntegrityError | DataError | ProgrammingError | NotSupportedError):
+        return False
+    return isinstance(error, DBAPIError | PoolTimeoutError)
 
 
 def writable(text: str) -> str:
@@ -165,22 +208,21 @@ def _where(url: URL) -> str:
     return f"postgresql://{url.host or ''}/{url.database or ''}"
 
 
-def _engine(url: URL, where: str) -> Engine:
+def _engine(url: URL, where: str, timeout_s: float) -> Engine:
     """hide_parameters: the errors of a driver quote statements, never a picture's entropy or a reply."""
     if url.get_backend_name() == "sqlite":
         _make_private(Path(url.database or ""))
-        engine = create_engine(url, connect_args={"timeout": 30.0}, hide_parameters=True)
-        event.listen(engine, "connect", _set_up_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+        engine = create_engine(url, connect_args={"timeout": timeout_s}, hide_parameters=True)
+        event.listen(engine, "connect", partial(_set_up_sqlite, timeout_s))
+        event.listen(engine, "begin", partial(_begin_sqlite, Doorstep()))
         return engine
     try:
-        return create_engine(
-            url, pool_size=CONNECTIONS + 1, max_overflow=0, pool_pre_ping=True, hide_parameters=True
-        )
+        from smoothing_proxy.ledger.gateway.postgres import make_engine
     except ModuleNotFoundError:
         raise ConfigError(
             f"{where}: the driver for PostgreSQL is not installed: pip install 'smoothing-proxy[postgres]'"
         ) from None
+    return make_engine(url, connections=CONNECTIONS + 1, timeout_s=timeout_s)
 
 
 def _make_private(path: Path) -> None:
@@ -189,19 +231,40 @@ def _make_private(path: Path) -> None:
         path.touch(mode=0o600, exist_ok=True)
 
 
-def _set_up_sqlite(connection: Any, _: object) -> None:
+def _set_up_sqlite(timeout_s: float, connection: Any, _: object) -> None:
     try:
         connection.isolation_level = (
             None  # transactions begin where `_begin_sqlite` says, not where Python guesses
         )
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection, timeout_s)
         connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()  # the pool forgets a connection whose set-up failed
         raise
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _write_ahead(connection: Any, timeout_s: float) -> None:
+    """Of several who turn a new file to WAL at once SQLite refuses all but one, and does not wait as for locks."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(_WAL_PAUSE_S)
+
+
+def _begin_sqlite(doorstep: Doorstep, connection: Connection) -> None:
     """A transaction that reads first and writes then must be the only one from its beginning on."""
-    reading = connection.get_execution_options().get("reading", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    if connection.get_execution_options().get("reading", False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    if doorstep.is_vain:
+        raise OperationalError(None, None, sqlite3.OperationalError("database is locked"))
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except OperationalError:
+        doorstep.leave()
+        raise

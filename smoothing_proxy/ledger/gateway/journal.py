@@ -7,15 +7,16 @@ happens to this process, what the vendor billed is at most what is settled and u
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, select, update
 
 from smoothing_proxy.ledger.gateway import money
 from smoothing_proxy.ledger.gateway.database import Database, UndoError, upsert_of, writable
-from smoothing_proxy.ledger.gateway.nouns import Reservation
+from smoothing_proxy.ledger.gateway.loose_ends import LooseEnds
+from smoothing_proxy.ledger.gateway.nouns import OutageError, Reservation
 from smoothing_proxy.ledger.gateway.schema import draws
 from smoothing_proxy.ledger.journal import outcome_columns
 from smoothing_proxy.smoothing.observe import Outcome, Recalled
@@ -43,7 +44,9 @@ _SETTLE = (
     )
 )
 _WITHDRAW = (
-    update(draws).where(_IN_FLIGHT).values(status="withdrawn", unknown=draws.c.unknown + bindparam("maybe_billed"))
+    update(draws)
+    .where(_IN_FLIGHT)
+    .values(status=bindparam("new_status"), unknown=draws.c.unknown + bindparam("maybe_billed"))
 )
 
 
@@ -55,6 +58,8 @@ class RequestJournal:
     """Implements the Journal protocol for the pictures of one request.
 
     extend: holds further queries when resends need more than was reserved; it raises BudgetExceededError.
+    ends: where an outcome is kept while the database is away. It was charged before it was sent, so that whoever
+    asked may hear of it; but nothing more is sent before it is written down.
     """
 
     def __init__(
@@ -63,12 +68,14 @@ class RequestJournal:
         request_id: str,
         reservation: Reservation,
         extend: Callable[[Reservation, int], Awaitable[None]],
+        ends: LooseEnds,
         clock: Callable[[], float],
     ) -> None:
         self._database = database
         self._request_id = request_id
         self._reservation = reservation
         self._extend = extend
+        self._ends = ends
         self._clock = clock
 
     async def sent(self, picture: int, numbers: Sequence[int]) -> None:
@@ -77,13 +84,17 @@ class RequestJournal:
 
         def write(connection: Connection) -> None:
             money.charge(connection, self._reservation.id, len(rows))
-            _must_change(connection, _send(connection.dialect.name), rows)
+            _must_be_all(_changed(connection, _send(connection.dialect.name), rows), rows)
 
+        await self._all_is_written()
         while True:
             try:
                 return await self._database.append(write)
             except money.ShortError:
                 await self._extend(self._reservation, len(rows))
+            except OutageError:  # the rows may be there all the same, though nothing is sent
+                self._ends.owe(self._request_id, lambda: self._append(partial(self._unsend, picture, numbers)))
+                raise
 
     async def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
         """See Journal.settled."""
@@ -91,20 +102,57 @@ class RequestJournal:
         rows = [self._key(picture, x.draw) | _columns(x) | {"now": now} for x in outcomes]
         answered = sum(x.cost.queries for x in outcomes)
         unbilled = sum(x.cost == Cost() for x in outcomes)
-        await self._database.append(lambda connection: self._land(connection, _SETTLE, rows, answered, unbilled))
+        await self._land(_SETTLE, rows, answered, unbilled)
 
     async def withdrawn(self, picture: int, numbers: Sequence[int], *, maybe_billed: bool = False) -> None:
         """See Journal.withdrawn."""
-        rows = [self._key(picture, number) | {"maybe_billed": int(maybe_billed)} for number in numbers]
-        unbilled = 0 if maybe_billed else len(rows)
-        await self._database.append(lambda connection: self._land(connection, _WITHDRAW, rows, 0, unbilled))
+        landed = {"new_status": "withdrawn", "maybe_billed": int(maybe_billed)}
+        rows = [self._key(picture, number) | landed for number in numbers]
+        await self._land(_WITHDRAW, rows, 0, 0 if maybe_billed else len(rows))
 
-    def _land(
-        self, connection: Connection, statement: Any, rows: Sequence[dict[str, Any]], answered: int, unbilled: int
-    ) -> None:
+    async def _land(self, statement: Any, rows: Sequence[dict[str, Any]], answered: int, unbilled: int) -> None:
         """Draws that were in flight are so no more."""
-        money.note(connection, self._reservation.id, answered=answered, unbilled=unbilled)
-        _must_change(connection, statement, rows)
+
+        def write(connection: Connection) -> None:
+            money.note(connection, self._reservation.id, answered=answered, unbilled=unbilled)
+            changed = _changed(connection, statement, rows)
+            if changed == 0 and self._has_landed(connection, rows):  # by a try that nobody heard of
+                money.note(connection, self._reservation.id, answered=-answered, unbilled=-unbilled)
+            else:
+                _must_be_all(changed, rows)
+
+        await self._ends.write(self._request_id, lambda: self._append(write))
+
+    def _has_landed(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> bool:
+        """Whether these draws have come to this before, under this very reservation."""
+        wanted = {(row["draw"], row["new_status"]) for row in rows}
+        query = select(draws.c.number, draws.c.status).where(*self._mine(rows[0]["of_picture"], dict(wanted)))
+        return {(row.number, row.status) for row in connection.execute(query)} == wanted
+
+    def _unsend(self, picture: int, numbers: Sequence[int], connection: Connection) -> None:
+        """Those of these draws that are said to be in flight never left."""
+        back = update(draws).where(*self._mine(picture, numbers), draws.c.status == "sent")
+        unbilled = connection.execute(back.values(status="withdrawn")).rowcount
+        if unbilled:
+            money.note(connection, self._reservation.id, answered=0, unbilled=unbilled)
+
+    def _mine(self, picture: int, numbers: Iterable[int]) -> Sequence[ColumnElement[bool]]:
+        return (
+            draws.c.request_id == self._request_id,
+            draws.c.picture == picture,
+            draws.c.number.in_(list(numbers)),
+            draws.c.reservation_id == self._reservation.id,
+        )
+
+    async def _append(self, work: Callable[[Connection], None]) -> None:
+        await self._database.append(work)
+
+    async def _all_is_written(self) -> None:
+        """Raises OutageError where something about this request is still owed to the database."""
+        if self._request_id in self._ends:
+            await self._ends.tie()
+        if self._request_id in self._ends:
+            raise OutageError(f"{self._database.where}: is away; nothing more is sent meanwhile")
 
     def _key(self, picture: int, number: int) -> dict[str, Any]:
         return {"request": self._request_id, "of_picture": picture, "draw": number}
@@ -169,8 +217,11 @@ def _send(kind: str) -> Any:
     )
 
 
-def _must_change(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Raises, so that the charge is undone too, unless every row is what the statement expects."""
-    changed = connection.execute(statement, rows, execution_options=_COUNTED).rowcount
+def _changed(connection: Connection, statement: Any, rows: Sequence[dict[str, Any]]) -> int:
+    return connection.execute(statement, rows, execution_options=_COUNTED).rowcount
+
+
+def _must_be_all(changed: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Raises, so that the charge is undone too, unless every row was what the statement expects."""
     if changed != len(rows):
         raise UndoError(f"{len(rows) - changed} of {len(rows)} draws are not in the state that was expected")

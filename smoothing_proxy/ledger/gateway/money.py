@@ -24,7 +24,18 @@ from smoothing_proxy.ledger.gateway.nouns import Budget, Period, Reservation, Sp
 from smoothing_proxy.ledger.gateway.schema import days, draws, keys, master, reservations
 from smoothing_proxy.types import Cost
 
-__all__ = ["ShortError", "charge", "close", "day_of", "extend", "nano", "note", "open_reservation", "spent"]
+__all__ = [
+    "ShortError",
+    "charge",
+    "close",
+    "day_of",
+    "extend",
+    "nano",
+    "note",
+    "open_of",
+    "open_reservation",
+    "spent",
+]
 
 NANO = 1_000_000_000
 
@@ -156,6 +167,12 @@ def close(connection: Connection, reservation_id: str, *, now: float, plain: Cos
         )
     )
     return _cost(calls, used, row.nano)
+
+
+def open_of(connection: Connection, replica: str) -> set[str]:
+    """The reservations that this replica has open."""
+    query = select(reservations.c.id).where(reservations.c.open, reservations.c.replica == replica)
+    return set(connection.execute(query).scalars())
 
 
 def spent(connection: Connection, key_id: str | None, period: Period, now: float) -> Spend:

@@ -19,6 +19,7 @@ __all__ = [
     "Finished",
     "Fresh",
     "KeyTerms",
+    "OutageError",
     "Period",
     "Recovered",
     "RequestConflictError",
@@ -56,8 +57,12 @@ def _check_at_least(noun: object, name: str, least: int) -> None:
         raise ConfigError(f"{name}: expected a number from {least} on, got {value}")
 
 
+class OutageError(LedgerError):
+    """The database is away or does not answer. What was asked for may have been done, and may be tried again."""
+
+
 class RequestConflictError(LedgerError):
-    """An idempotency id came again with another body: the client's fault, and no request was made of it."""
+    """An idempotency id came again with another question: the client's fault, and no request was made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +207,7 @@ class StoreSettings:
     cache_s: for how long a verdict answers another request with the same picture; 0 for never.
     cache_shared: between keys too. It tells one customer, by the time it takes, what others have asked.
     keep_s: for how long requests and their draws are kept at all.
+    timeout_s: a database that does not answer for so long is away, for the one who asked.
     """
 
     overall: Budget = Budget()
@@ -210,10 +216,12 @@ class StoreSettings:
     cache_s: float = 0.0
     cache_shared: bool = False
     keep_s: float = 30 * 86_400.0
+    timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if not self.lease_s > 0:
-            raise ConfigError(f"lease_s: expected a number above 0, got {self.lease_s}")
+        for name in ("lease_s", "timeout_s"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}: expected a number above 0, got {getattr(self, name)}")
         for name in ("replay_s", "cache_s", "keep_s"):
             _check_at_least(self, name, 0)
         if self.keep_s < self.replay_s:

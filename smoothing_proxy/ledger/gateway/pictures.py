@@ -13,7 +13,7 @@ from smoothing_proxy.ledger.gateway.journal import recalled, replies
 from smoothing_proxy.ledger.gateway.nouns import RequestPicture
 from smoothing_proxy.ledger.gateway.schema import pictures, verdicts
 
-__all__ = ["cached", "keep", "purge", "verdict"]
+__all__ = ["about", "cached", "keep", "purge", "verdict"]
 
 
 def keep(connection: Connection, request_id: str, number: int, sha256: str, entropy: bytes) -> RequestPicture:
@@ -49,10 +49,19 @@ def cached(
     return connection.execute(query.order_by(verdicts.c.made_at.desc()).limit(1)).scalar()
 
 
-def verdict(connection: Connection, verdict_id: str, key_id: str) -> str | None:
-    """A verdict on one picture by its id, if it was made for this key."""
-    query = select(verdicts.c.verdict).where(verdicts.c.id == writable(verdict_id), verdicts.c.key_id == key_id)
+def verdict(connection: Connection, verdict_id: str, key_id: str | None) -> str | None:
+    """A verdict on one picture by its id, if it was made for this key; None: for any."""
+    of_key = [] if key_id is None else [verdicts.c.key_id == key_id]
+    query = select(verdicts.c.verdict).where(verdicts.c.id == writable(verdict_id), *of_key)
     return connection.execute(query).scalar()
+
+
+def about(connection: Connection, picture_sha256: str, key_id: str, most: int) -> list[str]:
+    """The verdicts on one picture that were made for this key, the newest ones first."""
+    query = select(verdicts.c.verdict).where(
+        verdicts.c.picture_sha256 == picture_sha256, verdicts.c.key_id == key_id
+    )
+    return list(connection.execute(query.order_by(verdicts.c.made_at.desc()).limit(most)).scalars())
 
 
 def purge(connection: Connection, now: float, made_before: float) -> None:

@@ -44,21 +44,25 @@ class KeyRates:
         self._buckets: dict[str, _Bucket] = {}
 
     @contextmanager
-    def admitted(self, key: VirtualKey) -> Iterator[None]:
-        """One request of the key, for as long as the context lasts. Raises TooManyRequestsError."""
+    def admitted(self, key: VirtualKey, *, joins: bool = False) -> Iterator[None]:
+        """One request of the key, for as long as the context lasts. Raises TooManyRequestsError.
+
+        joins: it waits for work that is under way already, and takes no place among the parallel ones.
+        """
         if key.requests_per_minute is None and key.parallel is None:
             yield
             return
         bucket = self._bucket(key)
-        if key.parallel is not None and bucket.running >= key.parallel:
+        if key.parallel is not None and not joins and bucket.running >= key.parallel:
             raise TooManyRequestsError(f"this key may have {key.parallel} requests under way", retry_after_s=1.0)
         if key.requests_per_minute is not None:
             _spend(bucket, key.requests_per_minute)
-        bucket.running += 1
+        places = 0 if joins else 1
+        bucket.running += places
         try:
             yield
         finally:
-            bucket.running -= 1
+            bucket.running -= places
 
     def _bucket(self, key: VirtualKey) -> _Bucket:
         now = self._clock()

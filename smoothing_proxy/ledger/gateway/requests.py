@@ -56,12 +56,13 @@ class Orphaned:
     """It is said to be running on a replica that is dead."""
 
     replica: str
+    request_id: str = ""
 
 
 def look(connection: Connection, ask: Ask, settings: StoreSettings) -> Begun | Orphaned | None:
     """What is known of the request; None when the work is to be done, now or again.
 
-    Raises RequestConflictError when its id came before with another body.
+    Raises RequestConflictError when its id came before with another body, or asks otherwise about the same one.
     """
     row = _same(connection, ask)
     if row is None or _forgotten(row, ask, settings):
@@ -70,13 +71,17 @@ def look(connection: Connection, ask: Ask, settings: StoreSettings) -> Begun | O
         raise RequestConflictError(
             "this idempotency id was used before with another body; a new request needs a new id"
         )
-    if row.state == "finished":
-        return Finished(row.id, row.verdict)
     if row.state == "failed":
         return None
+    if row.settings_sha256 != ask.settings_sha256:
+        raise RequestConflictError(
+            "this idempotency id was used before with other settings; a new request needs a new id"
+        )
+    if row.state == "finished":
+        return Finished(row.id, row.verdict)
     if row.replica == ask.replica or alive(connection, row.replica, ask.now - settings.lease_s):
         return Running(row.id, row.replica)
-    return Orphaned(row.replica)
+    return Orphaned(row.replica, row.id)
 
 
 def take(connection: Connection, ask: Ask, settings: StoreSettings, new_id: str) -> Begun | Orphaned:

@@ -47,6 +47,7 @@ class StoreTable(Settings):
     cache_s: float = _DEFAULTS.cache_s
     cache_shared: bool = _DEFAULTS.cache_shared
     keep_s: float = _DEFAULTS.keep_s
+    timeout_s: float = _DEFAULTS.timeout_s
 
     @model_validator(mode="after")
     def _can_be(self) -> StoreTable:
@@ -66,6 +67,7 @@ class StoreTable(Settings):
             cache_s=self.cache_s,
             cache_shared=self.cache_shared,
             keep_s=self.keep_s,
+            timeout_s=self.timeout_s,
         )
 
     def address_in(self, environ: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ same code: what must not happen twice is decided in a transaction of the databas
 
 from __future__ import annotations
 
+import asyncio
 import math
 import secrets
 import time
@@ -25,28 +26,27 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from weakref import WeakValueDictionary
 
 import anyio.to_thread
 from sqlalchemy import Connection, insert, select
 
 from smoothing_proxy.errors import ConfigError, LedgerError
-from smoothing_proxy.ledger.gateway import money, passes, pictures, replicas, requests
+from smoothing_proxy.ledger.gateway import passes, pictures, replicas, requests
 from smoothing_proxy.ledger.gateway.database import Database, upsert
 from smoothing_proxy.ledger.gateway.journal import RequestJournal
-from smoothing_proxy.ledger.gateway.key_ring import KeyRing
 from smoothing_proxy.ledger.gateway.nouns import (
     Begun,
     Finished,
     Fresh,
-    Period,
     Recovered,
     RequestPicture,
     Reservation,
     Running,
-    Spend,
     StoreSettings,
 )
 from smoothing_proxy.ledger.gateway.schema import master, migrate, verdicts
+from smoothing_proxy.ledger.gateway.till import Till
 from smoothing_proxy.ledger.gateway.vault import SALT_BYTES, Vault
 from smoothing_proxy.types import Cost
 
@@ -55,12 +55,17 @@ __all__ = ["GatewayStore"]
 TAKEOVERS = 10
 """How often one request may be found with another dead replica."""
 
+LONG_S = 600.0
+"""For what may have to go through whole tables."""
 
-class GatewayStore(KeyRing):
+
+class GatewayStore(Till):
     """Made by `open`. Close it, or use it as an asynchronous context manager.
 
     Every method that asks the database is asynchronous, leaves the work to other threads, and returns once what it
-    says is safe. Each may raise LedgerError when the database cannot be read or written.
+    says is safe. Each may raise LedgerError when the database cannot be read or written, and OutageError of these
+    when it is away; but what may not be lost (outcomes of draws, `settle`, `finish`, `fail`, `remember`) is kept
+    then, and written once the database is back, by `heartbeat` or by whoever begins or reserves something.
     replica: this process's own name, new each time.
     """
 
@@ -74,10 +79,9 @@ class GatewayStore(KeyRing):
         clock: Callable[[], float],
         random: Callable[[int], bytes],
     ) -> None:
-        super().__init__(database, vault, clock, random)
-        self.settings = settings
-        self.replica = replica
-        self._to_be_seen_at = -math.inf
+        super().__init__(database, vault, settings=settings, replica=replica, clock=clock, random=random)
+        self._live: set[str] = set()  # requests that are being answered here
+        self._doors: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
     async def open(
@@ -97,18 +101,20 @@ class GatewayStore(KeyRing):
         Raises ConfigError for an address that cannot be, a missing driver or another master key than the store's,
         SchemaError when a newer version wrote the store, LedgerError when it cannot be opened.
         """
-        database = await anyio.to_thread.run_sync(Database, address)
+        settings = settings or StoreSettings()
+        database = await anyio.to_thread.run_sync(Database, address, settings.timeout_s)
         try:
             vault = await anyio.to_thread.run_sync(partial(_unlocked, database, secret_key, random))
         except BaseException:
             database.close()
             raise
         name = f"{replica[:40]}-{random(6).hex()}"
-        return cls(database, vault, settings=settings or StoreSettings(), replica=name, clock=clock, random=random)
+        return cls(database, vault, settings=settings, replica=name, clock=clock, random=random)
 
     async def close(self) -> None:
         """Finish writing, and let go of the database. Calling it twice is fine."""
         with anyio.CancelScope(shield=True):
+            await self._ends.tie()
             await anyio.to_thread.run_sync(self._database.close)
 
     async def __aenter__(self) -> Self:
@@ -119,63 +125,6 @@ class GatewayStore(KeyRing):
     ) -> None:
         await self.close()
 
-    async def reserve(self, key_id: str, queries: int, price_usd: float) -> Reservation:
-        """Hold queries for one request: all of them or none, whatever other replicas do at the same time.
-
-        Every reservation must be settled. Raises BudgetExceededError when the key's budget or the gateway's own
-        has no room for them, LedgerError when the key is unknown or disabled.
-        """
-        if queries < 0 or not 0 <= price_usd < float("inf"):
-            raise ValueError(f"expected queries and a price >= 0, got {queries} at {price_usd}")
-        reservation = Reservation(self._random(16).hex(), key_id, queries, price_usd)
-        now, replica, overall = self._clock(), self.replica, self.settings.overall
-        await self._be_seen(now)
-        await self._database.write(
-            lambda connection: money.open_reservation(
-                connection, reservation, overall=overall, replica=replica, now=now
-            )
-        )
-        return reservation
-
-    async def charge(self, reservation: Reservation, queries: int) -> None:
-        """Before so many sends that no journal knows of. Raises as a journal's `sent` does."""
-        while True:
-            try:
-                return await self._database.append(
-                    lambda connection: money.charge(connection, reservation.id, queries, plain=True)
-                )
-            except money.ShortError:
-                await self._extend(reservation, queries)
-
-    async def pass_on(self, reservation: Reservation, operation: str) -> None:
-        """Before a request that goes to the vendor as it came, with all that is reserved; it has its own row.
-
-        operation: as the vendor calls it. `settle` is told what it came to.
-        """
-        now = self._clock()
-
-        def work(connection: Connection) -> None:
-            money.charge(connection, reservation.id, reservation.queries, plain=True)
-            passes.begin(connection, reservation, operation, now)
-
-        await self._database.append(work)
-
-    async def settle(self, reservation: Reservation, cost: Cost | None = None) -> Cost:
-        """Release what was not used, and return what was charged. Settling twice changes nothing.
-
-        cost: what the sends of `charge` and `pass_on` came to, in queries; None takes all of them for unknown.
-        Sends that a journal knows of are charged as it tells, whatever `cost` says.
-        """
-        now = self._clock()
-        return await self._database.write(
-            lambda connection: money.close(connection, reservation.id, now=now, plain=cost)
-        )
-
-    async def spend(self, key_id: str | None, period: Period) -> Spend:
-        """What a key, or None for all keys, has spent in the current day or month of UTC, or in all."""
-        now = self._clock()
-        return await self._database.read(lambda connection: money.spent(connection, key_id, period, now))
-
     async def begin(
         self, key_id: str, idempotency_id: str | None, body_sha256: str, settings_sha256: str
     ) -> Begun:
@@ -183,21 +132,40 @@ class GatewayStore(KeyRing):
 
         Without an id, a request of the same key with the same body and settings is the same request. One that
         failed, or whose replica died, is Fresh again, under its old id and with the draws that were paid for.
-        Raises RequestConflictError when the id came before with another body.
+        Raises RequestConflictError when the id came before with another body, or with other settings unless it
+        failed.
         """
         ask = requests.Ask(key_id, idempotency_id, body_sha256, settings_sha256, self.replica, self._clock())
-        new_id = self._random(16).hex()
+        await self._ends.tie()
         await self._be_seen(ask.now)
-        for _ in range(TAKEOVERS):
-            found = await self._database.read(lambda connection: requests.look(connection, ask, self.settings))
-            if found is None:
-                found = await self._database.write(
-                    lambda connection: requests.take(connection, ask, self.settings, new_id)
-                )
-            if isinstance(found, Fresh | Running | Finished):
-                return found
-            await self.recover()
+        async with self._doors.setdefault(f"{key_id} {ask.identity}", asyncio.Lock()):
+            for _ in range(TAKEOVERS):
+                found = await self._found(ask)
+                if isinstance(found, Fresh):
+                    self._live.add(found.request_id)
+                if isinstance(found, Fresh | Finished) or (
+                    isinstance(found, Running) and not self._is_stray(found)
+                ):
+                    return found
+                if isinstance(found, Running):  # its beginning was written while the database was going away
+                    await self._failed(found.request_id, "nobody is at it")
+                elif ask.now < self._judges_from:
+                    return Running(found.request_id, found.replica)
+                else:
+                    await self.recover()
         raise LedgerError("a request changes hands without end: do the clocks of the replicas differ by a lease?")
+
+    async def _found(self, ask: requests.Ask) -> Begun | requests.Orphaned:
+        new_id = self._random(16).hex()
+        found = await self._database.read(lambda connection: requests.look(connection, ask, self.settings))
+        if found is not None:
+            return found
+        return await self._database.write(lambda connection: requests.take(connection, ask, self.settings, new_id))
+
+    def _is_stray(self, found: Running) -> bool:
+        """Whether it is said to be this replica's, which knows nothing of it."""
+        ours = found.replica == self.replica
+        return ours and found.request_id not in self._live and found.request_id not in self._ends
 
     async def picture(self, request_id: str, number: int, sha256: str, entropy: bytes) -> RequestPicture:
         """Keep the entropy of a request's picture, or get back what an earlier attempt has kept and drawn.
@@ -213,30 +181,56 @@ class GatewayStore(KeyRing):
 
         It may go beyond what was reserved as far as the budgets have room, and raises BudgetExceededError then.
         """
-        return RequestJournal(self._database, request_id, reservation, self._extend, self._clock)
+        if reservation.id in self._promised:
+            self._promised[reservation.id] = request_id
+        return RequestJournal(self._database, request_id, reservation, self._extend, self._ends, self._clock)
 
     async def finish(self, request_id: str, verdict: str, cost: Cost) -> None:
         """Keep the verdict (JSON). Raises LedgerError when this replica was taken for dead meanwhile."""
         now = self._clock()
-        await self._database.write(
-            lambda connection: requests.finish(connection, request_id, self.replica, verdict, cost, now)
+        await self._end(
+            request_id,
+            lambda connection: requests.finish(connection, request_id, self.replica, verdict, cost, now),
         )
 
     async def fail(self, request_id: str, error: Exception | str) -> None:
         """Let the request be asked again. After a ModelChangedError it starts from nothing."""
         now = self._clock()
+        await self._end(
+            request_id, lambda connection: requests.fail(connection, request_id, self.replica, error, now)
+        )
+
+    async def _end(self, request_id: str, work: Callable[[Connection], None]) -> None:
+        try:
+            await self._ends.write(request_id, lambda: self._database.write(work))
+        finally:
+            self._live.discard(request_id)
+
+    async def _failed(self, request_id: str, why: str) -> None:
+        now = self._clock()
         await self._database.write(
-            lambda connection: requests.fail(connection, request_id, self.replica, error, now)
+            lambda connection: requests.fail(connection, request_id, self.replica, why, now)
         )
 
     async def verdict(self, verdict_id: str, key_id: str) -> str | None:
-        """The verdict (JSON) of one of this key's finished requests, or on one picture, by the id of either."""
+        """The verdict (JSON) of one of this key's finished requests, or on one picture, by the id of either.
+
+        Where the cache is shared between keys, a verdict on a picture is for who knows its id: any of them may
+        have been told it.
+        """
+        of_key = None if self.settings.cache_shared else key_id
 
         def work(connection: Connection) -> str | None:
             answer = requests.verdict(connection, verdict_id, key_id)
-            return pictures.verdict(connection, verdict_id, key_id) if answer is None else answer
+            return pictures.verdict(connection, verdict_id, of_key) if answer is None else answer
 
         return await self._database.read(work)
+
+    async def verdicts(self, picture_sha256: str, key_id: str, most: int) -> list[str]:
+        """At most so many verdicts (JSON) on a picture that were made for this key, the newest ones first."""
+        return await self._database.read(
+            lambda connection: pictures.about(connection, picture_sha256, key_id, most)
+        )
 
     async def cached(self, key_id: str, picture_sha256: str, settings_sha256: str) -> str | None:
         """The latest verdict (JSON) on this picture under these settings, by this key, or by any as set."""
@@ -262,18 +256,35 @@ class GatewayStore(KeyRing):
             "made_at": now,
             "expires_at": now + self.settings.cache_s,
         }
-        await self._database.write(lambda connection: connection.execute(insert(verdicts), [row]).close())
+        await self._ends.write(
+            f"verdict {row['id']}",
+            lambda: self._database.write(lambda connection: connection.execute(insert(verdicts), [row]).close()),
+        )
         return str(row["id"])
 
     async def check(self) -> None:
         """Raises LedgerError when the database does not answer."""
         await self._database.read(lambda connection: connection.execute(select(master.c.id)).close())
 
+    @property
+    def owes(self) -> bool:
+        """Whether something is still to be written that could not be when it was due."""
+        return bool(self._ends)
+
+    async def owing(self) -> None:
+        """Return once it owes something."""
+        await self._ends.wait()
+
     async def heartbeat(self) -> Recovered:
-        """This replica is alive; bury those that are not. Call it every `settings.lease_s / 3`."""
+        """This replica is alive; write what is owed, and bury those that are not alive.
+
+        Call it every `settings.lease_s / 3`, and soon again where it failed or something is owed.
+        """
         self._to_be_seen_at = -math.inf
         await self._be_seen(self._clock())
-        return await self.recover()
+        await self._ends.tie()
+        await self._close_strays()
+        return Recovered() if self._clock() < self._judges_from else await self.recover()
 
     async def recover(self, replica: str | None = None) -> Recovered:
         """Close what dead replicas left open: their sends in flight are unknown, and charged.
@@ -294,30 +305,19 @@ class GatewayStore(KeyRing):
         now: unix seconds. What was spent is kept for ever: a row for each key and day.
         """
         before, purged = now - self.settings.keep_s, 0
-        await self._database.write(lambda connection: pictures.purge(connection, now, before))
-        await self._database.write(lambda connection: passes.purge(connection, before))
+        write = partial(self._database.write, patience_s=LONG_S)
+        await write(lambda connection: pictures.purge(connection, now, before))
+        await write(lambda connection: passes.purge(connection, before))
         while True:
-            some = await self._database.write(lambda connection: requests.purge(connection, before))
+            some = await write(lambda connection: requests.purge(connection, before))
             purged += some
             if not some:
                 return purged
 
-    async def _be_seen(self, now: float) -> None:
-        """Nothing may be begun in the name of a replica that the others do not know to be alive."""
-        if now >= self._to_be_seen_at:
-            await self._database.write(lambda connection: replicas.touch(connection, self.replica, now))
-            self._to_be_seen_at = now + self.settings.lease_s / 6
-
-    async def _extend(self, reservation: Reservation, queries: int) -> None:
-        overall = self.settings.overall
-        await self._database.write(
-            lambda connection: money.extend(connection, reservation, queries, overall=overall)
-        )
-
 
 def _unlocked(database: Database, secret_key: bytes, random: Callable[[int], bytes]) -> Vault:
     """Bring the schema up to date, and check the master key against the store."""
-    database.transaction(partial(migrate, where=database.where))
+    database.transaction(partial(migrate, where=database.where), LONG_S)
     return database.transaction(lambda connection: _vault(connection, database.where, secret_key, random))
 
 

@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from sqlalchemy import Engine, NullPool, create_engine
 
-from smoothing_proxy.ledger.gateway.nouns import Fresh, StoreSettings
+from smoothing_proxy.ledger.gateway.nouns import Fresh, Reservation, StoreSettings
 from smoothing_proxy.ledger.gateway.store import GatewayStore
 from smoothing_proxy.smoothing.observe import Outcome
-from smoothing_proxy.types import Reply, ScoredLabel
+from smoothing_proxy.types import Cost, Reply, ScoredLabel
 
 MASTER = bytes(range(32))
 BODY, OTHER_BODY = "a" * 64, "b" * 64
@@ -59,3 +59,10 @@ async def fresh(store: GatewayStore, key_id: str, idempotency_id: str | None = N
 
 def answered(draw: int) -> Outcome:
     return Outcome(draw, "cat", reply=CAT)
+
+
+async def settled(store: GatewayStore, reservation: Reservation) -> Cost:
+    """What was charged, by a store whose database is there."""
+    charged = await store.settle(reservation)
+    assert charged is not None
+    return charged

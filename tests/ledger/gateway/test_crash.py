@@ -26,6 +26,7 @@ from tests.ledger.gateway.stores import (
     fresh,
     open_store,
     plain_engine,
+    settled,
 )
 
 pytestmark = pytest.mark.anyio
@@ -131,7 +132,7 @@ async def test_a_replica_that_was_taken_for_dead_can_neither_send_nor_answer(
             await slow.finish(request, "{}", Cost())
         await slow.fail(request, "late")
         assert isinstance(await slow.begin(key.id, None, BODY, SETTINGS), Running)
-        assert (await slow.settle(reservation)).unknown == 2
+        assert (await settled(slow, reservation)).unknown == 2
         await other.finish(request, '{"label":"cat"}', Cost())
         assert await slow.begin(key.id, None, BODY, SETTINGS) == Finished(request, '{"label":"cat"}')
 

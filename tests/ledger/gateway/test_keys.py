@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import sqlite3
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,6 +212,20 @@ async def test_replicas_may_make_the_store_at_the_same_time(address: str) -> Non
         assert [await store.check_token("google", token) is not None for token in tokens] == [True] * 4
 
 
+async def test_a_new_file_that_somebody_else_writes_is_waited_for(tmp_path: Path) -> None:
+    """SQLite refuses at once to turn it to WAL then, whatever its patience with locks is."""
+    path = tmp_path / "gateway.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE something (x)")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerError, match="locked"):
+            async with open_store(str(path), settings=StoreSettings(timeout_s=0.1)):
+                pass
+        threading.Timer(0.3, other.execute, ("COMMIT",)).start()
+        async with open_store(str(path)) as store:
+            await store.check()
+
+
 async def test_a_store_whose_database_is_gone_says_so(address: str) -> None:
     async with open_store(address) as store:
         await store.check()
@@ -267,7 +284,14 @@ def test_the_master_key_is_read_from_where_it_is_referred_to(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "settings", [{"lease_s": 0}, {"replay_s": -1}, {"keep_s": 10.0, "replay_s": 20.0}, {"cache_s": float("nan")}]
+    "settings",
+    [
+        {"lease_s": 0},
+        {"timeout_s": 0},
+        {"replay_s": -1},
+        {"keep_s": 10.0, "replay_s": 20.0},
+        {"cache_s": float("nan")},
+    ],
 )
 def test_settings_out_of_their_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):

@@ -17,7 +17,7 @@ from smoothing_proxy.ledger.gateway.nouns import Budget, KeyTerms, Reservation, 
 from smoothing_proxy.ledger.gateway.store import GatewayStore
 from smoothing_proxy.smoothing.observe import Outcome
 from smoothing_proxy.types import Cost
-from tests.ledger.gateway.stores import HandClock, answered, fresh, open_store
+from tests.ledger.gateway.stores import HandClock, answered, fresh, open_store, settled
 
 pytestmark = pytest.mark.anyio
 
@@ -124,7 +124,7 @@ def test_what_replicas_spend_and_give_back_at_the_same_time_adds_up(address: str
                 journal = store.journal(request, reservation)
                 await journal.sent(0, [0, 1])
                 await journal.settled(0, [answered(0)])
-                charged.append(await store.settle(reservation))
+                charged.append(await settled(store, reservation))
 
         async with open_store(address) as store, anyio.create_task_group() as tasks:
             for number in range(3):
@@ -175,7 +175,7 @@ async def test_what_is_in_flight_when_a_request_is_settled_is_unknown(address: s
         journal = store.journal(request, reservation)
         await journal.sent(0, [0, 1])
         await journal.settled(0, [answered(0)])
-        assert (await store.settle(reservation)).unknown == 1
+        assert (await settled(store, reservation)).unknown == 1
         for late in (journal.settled(0, [answered(1)]), journal.sent(0, [2]), journal.withdrawn(0, [1])):
             with pytest.raises(LedgerError, match="closed"):
                 await late
@@ -306,7 +306,7 @@ async def _play(address: str, script: list[tuple[str, int]], limit: int) -> None
                 except BudgetExceededError:
                     assert count > room
             elif step == "settle":
-                assert (await store.settle(reservation)).unknown >= len(in_flight)
+                assert (await settled(store, reservation)).unknown >= len(in_flight)
                 unknown += len(in_flight)
                 in_flight, held = [], None
             elif in_flight:

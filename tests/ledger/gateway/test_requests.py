@@ -68,7 +68,7 @@ async def test_what_makes_two_requests_the_same(address: str) -> None:
         first = await fresh(store, ann, "an id")
         unnamed = await fresh(store, ann)
         same: list[Begun] = [
-            await store.begin(ann, "an id", BODY, OTHER_SETTINGS),
+            await store.begin(ann, "an id", BODY, SETTINGS),
             await store.begin(ann, None, BODY, SETTINGS),
         ]
         assert [x.request_id for x in same] == [first, unnamed]
@@ -82,13 +82,19 @@ async def test_what_makes_two_requests_the_same(address: str) -> None:
         assert len({x.request_id for x in others} | {first, unnamed}) == 6
 
 
-async def test_an_id_with_another_body_is_a_conflict(address: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "settings", "said"),
+    [(OTHER_BODY, SETTINGS, "another body"), (BODY, OTHER_SETTINGS, "other settings")],
+)
+async def test_an_id_that_asks_something_else_is_a_conflict(
+    address: str, body: str, settings: str, said: str
+) -> None:
     async with open_store(address) as store:
         key, _ = await store.create_key("ann", "aws")
         request = await fresh(store, key.id, "an id")
         for _ in ("running", "finished"):
-            with pytest.raises(RequestConflictError, match="another body"):
-                await store.begin(key.id, "an id", OTHER_BODY, SETTINGS)
+            with pytest.raises(RequestConflictError, match=said):
+                await store.begin(key.id, "an id", body, settings)
             if _ == "running":
                 await store.finish(request, "{}", Cost())
 
@@ -202,6 +208,16 @@ async def test_a_verdict_is_for_its_own_key(address: str) -> None:
         for verdict_id, expected in ((request, '{"label":"cat"}'), (kept, '{"label":"dog"}'), ("?\0", None)):
             assert await store.verdict(verdict_id, ann) == expected
             assert await store.verdict(verdict_id, bob) is None
+
+
+async def test_a_verdict_that_keys_share_is_for_whoever_was_told_its_id(address: str) -> None:
+    async with open_store(address, settings=StoreSettings(cache_s=HOUR, cache_shared=True)) as store:
+        ann, bob = [(await store.create_key(name, "aws"))[0].id for name in ("ann", "bob")]
+        request = await fresh(store, ann)
+        await store.finish(request, '{"label":"cat"}', Cost())
+        kept = await store.remember(ann, PICTURE, SETTINGS, '{"label":"dog"}')
+        assert await store.verdict(kept, bob) == await store.cached(bob, PICTURE, SETTINGS) == '{"label":"dog"}'
+        assert await store.verdict(request, bob) is None, "a whole request stays its own key's"
 
 
 @pytest.mark.parametrize("shared", [False, True])

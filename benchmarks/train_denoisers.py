@@ -2,9 +2,10 @@
 
     python benchmarks/train_denoisers.py --seconds 480 --out runs/ablation
 
-Each variant trains for so many seconds of its own steps, timed before, then certifies CIFAR-10 test pictures in
-front of two classifiers that no training saw. Finished variants are kept in --out and not trained again. Writes
-benchmarks/results/denoisers.json, and the table into docs/denoisers.md.
+Each variant trains as many steps as were timed to fill these seconds. Of the weights at the ends of its phases,
+those are kept behind which the surrogates are more often right on validation pictures. It then certifies CIFAR-10
+test pictures in front of two classifiers that no training saw. Finished variants are kept in --out and not trained
+again. Writes benchmarks/results/denoisers.json, and the table into docs/denoisers.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from denoiser_training.config import Config
 from denoiser_training.evaluate_config import load_evaluation
+from smoothing_proxy.denoisers.card import read_card
 from smoothing_proxy.runs.manifest import software_versions
 from smoothing_proxy.settings_file import parse_settings, read_toml
 
@@ -79,14 +81,18 @@ def config_of(name: str, steps: Sequence[int], threads: int) -> Config:
 
 def timed_steps(name: str, seconds: float, out: Path, threads: int) -> list[int]:
     """How many steps of each phase fill its share of the seconds here."""
-    phases = VARIANTS[name].phases
-    shares = [1.0] if len(phases) == 1 else [1 - STAB_SHARE, STAB_SHARE]
-    steps = []
-    for number, share in enumerate(shares):
-        trial = config_of(name, [TIMED_STEPS] * len(phases), threads)
-        trial = trial.model_copy(update={"phases": (trial.phases[number],), "name": f"{name}-timed-{number}"})
-        steps.append(max(1, round(share * seconds * _speed(trial, out / trial.name))))
-    return steps
+    whole = config_of(name, [TIMED_STEPS] * len(VARIANTS[name].phases), threads)
+    speeds = []
+    for number, phase in enumerate(whole.phases):
+        trial = whole.model_copy(update={"phases": (phase,), "name": f"{name}-timed-{number}"})
+        speeds.append(_speed(trial, out / trial.name))
+    return planned_steps(seconds, speeds)
+
+
+def planned_steps(seconds: float, speeds: Sequence[float]) -> list[int]:
+    """What each phase is given. speeds: steps a second of each; of two phases the second gets STAB_SHARE."""
+    shares = [1.0] if len(speeds) == 1 else [1 - STAB_SHARE, STAB_SHARE]
+    return [max(1, round(share * seconds * speed)) for share, speed in zip(shares, speeds, strict=True)]
 
 
 def _speed(trial: Config, folder: Path) -> float:
@@ -136,14 +142,21 @@ def evaluated(cards: Mapping[str, Path], out: Path, pictures: int, n: int, threa
 def table(report: Mapping[str, Any]) -> str:
     """Markdown: a line for each variant, its figures in front of both targets."""
     targets = sorted({row["target"] for row in report["rows"]})
-    head = ["denoiser", "steps", "PSNR", *(f"{t}: noisy, certified at 0 / .25 / .5" for t in targets)]
+    head = [
+        "denoiser",
+        "steps",
+        "kept after",
+        "PSNR",
+        *(f"{t}: noisy, certified at 0 / .25 / .5" for t in targets),
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for entry in report["variants"].values():
         rows = {row["target"]: row for row in report["rows"] if row["denoiser"] == entry["card"]}
         cells = [f"{rows[t]['denoised']:.0%}, {_certified(rows[t])}" for t in targets]
         psnr = f"{rows[targets[0]]['psnr']:.2f}"
         steps = " + ".join(f"{count:,}" for count in entry["steps"]) or "-"
-        lines.append("| " + " | ".join([entry["title"], steps, psnr, *cells]) + " |")
+        kept = f"{entry['kept']:,}" if entry["steps"] else "-"
+        lines.append("| " + " | ".join([entry["title"], steps, kept, psnr, *cells]) + " |")
     return "\n".join(lines)
 
 
@@ -152,13 +165,22 @@ def _certified(row: Mapping[str, Any]) -> str:
     return " / ".join(f"{at[r]['count'] / at[r]['total']:.0%}" for r in (0.0, 0.25, 0.5))
 
 
-def write_docs(report: Mapping[str, Any]) -> None:
-    """Put the table between its markers in docs/denoisers.md."""
-    text = DOCS.read_text(encoding="utf-8")
+def with_table(text: str, report: Mapping[str, Any]) -> str:
+    """The text with the table between its markers."""
     block = f"<!-- ablation -->\n\n{table(report)}\n\n<!-- /ablation -->"
-    DOCS.write_text(
-        re.sub(r"<!-- ablation -->.*<!-- /ablation -->", lambda _: block, text, flags=re.DOTALL), encoding="utf-8"
-    )
+    return re.sub(r"<!-- ablation -->.*<!-- /ablation -->", lambda _: block, text, flags=re.DOTALL)
+
+
+def entry_of(name: str, card: Path, steps: Sequence[int]) -> dict[str, Any]:
+    """What the report says of a variant. steps: planned, of each phase; seconds: what they took in the end."""
+    facts = read_card(card)
+    return {
+        "title": VARIANTS[name].title,
+        "steps": list(steps),
+        "kept": facts.steps,
+        "seconds": facts.seconds,
+        "card": str(card),
+    }
 
 
 def main() -> None:
@@ -180,7 +202,7 @@ def main() -> None:
     variants: dict[str, Any] = {"identity": {"title": "none", "steps": [], "card": "identity"}}
     for name, card in cards.items():
         steps = json.loads((options.out / f"{name}.steps.json").read_text(encoding="utf-8"))
-        variants[name] = {"title": VARIANTS[name].title, "steps": steps, "card": str(card)}
+        variants[name] = entry_of(name, card, steps)
     report = {
         "variants": variants,
         "rows": rows,
@@ -190,7 +212,7 @@ def main() -> None:
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    write_docs(report)
+    DOCS.write_text(with_table(DOCS.read_text(encoding="utf-8"), report), encoding="utf-8")
     print(table(report))
 
 

@@ -29,12 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words.pop(0) if words and words[0] in COMMANDS else "train"
     options = _parser(name).parse_args(words)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)  # a folder's name may look like it
     try:
         return COMMANDS[name].run(options.config, options.out, options.set, console)
     except SmoothingProxyError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", highlight=False, markup=False)
         return 2 if isinstance(error, ConfigError | DenoiserError | ImageError) else 1
+    except OSError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", highlight=False, markup=False)
+        return 1
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,7 +22,10 @@ __all__ = ["Best", "Checkpoint", "read_checkpoint", "write_checkpoint"]
 
 @dataclass(frozen=True)
 class Best:
-    """The weights with the highest score on the validation pictures so far. step: steps done by then."""
+    """The weights with the highest score on the validation pictures so far, of equals the last.
+
+    step: steps done by then.
+    """
 
     step: int
     score: float
@@ -84,9 +86,10 @@ def read_checkpoint(path: Path, config: Mapping[str, Any], kind: type[Settings] 
         fields = torch.load(path, map_location="cpu", weights_only=True)
         best = fields.pop("best")
         checkpoint = Checkpoint(**fields, best=None if best is None else Best(**best))
-    except (OSError, RuntimeError, TypeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        before = json.loads(checkpoint.config)
+    except Exception as error:  # what bytes that are no checkpoint make torch raise is anybody's guess
         raise ConfigError(f"{path}: not a checkpoint of this version: {error}") from error
-    changed = differences(json.loads(checkpoint.config), config, kind)
+    changed = differences(before, config, kind)
     if changed:
         raise ConfigError(
             f"{path}: written with another config; different: {', '.join(changed)}. "

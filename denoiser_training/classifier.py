@@ -9,16 +9,16 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from pydantic import NonNegativeInt
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
 from denoiser_training.batches import Batches, Place, centre_crops, to_unit
 from denoiser_training.classifier_networks import starting_network, stored_weights
-from denoiser_training.config import Config, RuntimeSettings, SurrogateSettings
+from denoiser_training.config import Config, RuntimeSettings, Seed, SurrogateSettings
 from denoiser_training.copies import Copies, Kind
 from denoiser_training.data_settings import DataSettings
+from denoiser_training.faults import out_of_memory
 from denoiser_training.files import replace_file
 from denoiser_training.journal import write_strip
 from denoiser_training.loop import Loop, Plan, Stretch
@@ -37,7 +37,7 @@ AT_A_TIME = 500
 
 @dataclass(frozen=True)
 class ClassifierTask:
-    """A classifier to train with cross entropy (loop.Task). crops, labels: held out.
+    """A classifier to train with cross entropy (loop.Task). crops, labels: held out, on any device.
 
     input_px: side that crops are resized to, 0 for none. label_smoothing, copies: as in ClassifierSettings.
     """
@@ -54,10 +54,9 @@ class ClassifierTask:
         """Cross entropy of one batch."""
         crops, labels = self.batches.at(place, part)
         assert labels is not None
-        device = next(self.network.parameters()).device
-        seen = self.copies.among(crops.to(device), place, part, self.batches.batch)
+        seen = self.copies.among(crops.to(self._device), place, part, self.batches.batch)
         logits = network(self._input(seen)).float()
-        loss = functional.cross_entropy(logits, labels.to(device), label_smoothing=self.label_smoothing)
+        loss = functional.cross_entropy(logits, labels.to(self._device), label_smoothing=self.label_smoothing)
         return {"loss": loss}
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
@@ -77,17 +76,22 @@ class ClassifierTask:
         right = dict.fromkeys(["clean", *(kind.name for kind in self.copies.kinds)], 0)
         labels = torch.split(self.labels, AT_A_TIME)
         for part, crops in enumerate(torch.split(self.crops, AT_A_TIME)):
-            for name, seen in self._shown(crops, Place(0, part)):
-                right[name] += int((network(self._input(seen)).argmax(1) == labels[part]).sum())
+            truth = labels[part].to(self._device)
+            for name, seen in self._shown(crops.to(self._device), Place(0, part)):
+                right[name] += int((network(self._input(seen)).argmax(1) == truth).sum())
         return {name: share_of(count, len(self.labels)) for name, count in right.items()}
 
     def sample(self, network: nn.Module, path: Path) -> None:
         """Some held-out pictures that it gets wrong; none when it gets all right."""
-        crops, labels = self.crops[:AT_A_TIME], self.labels[:AT_A_TIME]
+        crops, labels = (held_out[:AT_A_TIME].to(self._device) for held_out in (self.crops, self.labels))
         with torch.no_grad():
             wrong = network.eval()(self._input(crops)).argmax(1) != labels
         if bool(wrong.any()):
             write_strip(path, to_unit(crops[wrong][:16]), enlarge=max(1, 64 // self.crops.shape[-1]))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
 
     def _input(self, crops: Tensor) -> Tensor:
         return fitted(to_unit(crops), self.input_px)
@@ -103,11 +107,12 @@ def classifier_task(
     data: DataSettings,
     seed: int,
     pictures: tuple[Pictures, Pictures],
+    device: torch.device,
 ) -> ClassifierTask:
-    """The classifier as it is before its first step, on the pictures' device.
+    """The classifier as it is before its first step, on `device`.
 
-    pictures: training and validation. Raises ConfigError without labels, for crops that the network does not take
-    and for weights that cannot be had; DenoiserError for copies that cannot be made.
+    pictures: training and validation, on any device. Raises ConfigError without labels, for crops that the network
+    does not take and for weights that cannot be had; DenoiserError for copies that cannot be made.
     """
     assert settings.training is not None
     training, validation = pictures
@@ -121,7 +126,7 @@ def classifier_task(
     for kind in kinds:
         kind.check(data.crop_px)
     task = ClassifierTask(
-        network=network.to(training.pixels[0].device),
+        network=network.to(device),
         input_px=settings.input_px,
         batches=Batches(training, optimiser.batch, data.crop_px, data.pad_px, data.flip, seed),
         crops=centre_crops(validation, data.crop_px),
@@ -160,7 +165,7 @@ def classifier_plan(
 class _Record(Settings):
     """What decides how a denoiser's surrogate is trained."""
 
-    seed: NonNegativeInt
+    seed: Seed
     data: DataSettings
     classifier: SurrogateSettings
 
@@ -169,17 +174,18 @@ def train_classifier(
     settings: SurrogateSettings,
     config: Config,
     pictures: tuple[Pictures, Pictures],
+    device: torch.device,
     folder: Path,
     console: Console,
     team: Team = ALONE,
 ) -> Surrogate | None:
     """Train as `settings.training` says; None when it was interrupted.
 
-    pictures: training and validation, on the device. folder: gets NAME.safetensors and the run's own files; a
+    pictures: training and validation. folder: gets NAME.safetensors and the run's own files; a
     finished run there is taken as it is. Raises as `classifier_task` does.
     """
     assert settings.training is not None
-    task = classifier_task(settings, config.data, config.seed, pictures)
+    task = classifier_task(settings, config.data, config.seed, pictures, device)
     record = _Record(seed=config.seed, data=config.data, classifier=settings)
     often = max(1, settings.training.steps // 4)
     plan = classifier_plan(settings, config.runtime, record, log_every=config.log_every, evaluate_every=often)
@@ -196,11 +202,13 @@ def train_classifier(
 
 def _check_classes(settings: SurrogateSettings, task: ClassifierTask, wanted: int) -> None:
     """One output per class, at least; what comes from a factory may have any number."""
-    seen = fitted(to_unit(task.crops[:1]), settings.input_px)
+    seen = fitted(to_unit(task.crops[:1].to(next(task.network.parameters()).device)), settings.input_px)
     try:
         with torch.no_grad():
             logits = task.network.eval()(seen)
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        if out_of_memory(error):
+            raise
         raise ConfigError(
             f"classifier {settings.name!r} cannot take these crops (set input_px): {error}"
         ) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
 
-from denoiser_training.config import ClassifierSettings, RuntimeSettings, SurrogateSettings
+from denoiser_training.config import ClassifierSettings, RuntimeSettings, Seed, SurrogateSettings
 from denoiser_training.data_settings import DataSettings
 from denoiser_training.overrides import load_settings
 from smoothing_proxy.settings_file import Settings
@@ -25,7 +25,7 @@ class ClassifierConfig(Settings):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     data: DataSettings
     test: DataSettings | None = None
     network: str = Field(min_length=1)

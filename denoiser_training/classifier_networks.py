@@ -107,7 +107,13 @@ def _torchvision(settings: SurrogateSettings, model: str, classes: int | None) -
         )
     if settings.weights is None:
         chosen: dict[str, Any] = {"weights": "DEFAULT"} if classes is None else {"num_classes": classes}
-        return _Normalised(models.get_model(model, **chosen))
+        try:
+            return _Normalised(models.get_model(model, **chosen))
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"surrogate {settings.name!r}: torchvision's weights of {model!r} cannot be had ({error}); set "
+                "weights to a state dict on this machine"
+            ) from error
     state = _state(settings.name, settings.weights)
     with torch.device("meta"):
         outputs = _outputs(models.get_model(model, weights=None).state_dict(), state)
@@ -149,8 +155,9 @@ def _factory(name: str, module: str, factory: str, weights: Path | None) -> nn.M
     """Whatever `module.factory()` returns: a module from float [n, 3, h, w] on [0, 1] to logits."""
     try:
         network = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ConfigError(f"surrogate {name!r}: {module}:{factory}: {error}") from error
+    except Exception as error:  # a user's own code may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"surrogate {name!r}: {module}:{factory}: {reason}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
             f"surrogate {name!r}: {module}:{factory} returned {type(network).__name__}, not a Module"

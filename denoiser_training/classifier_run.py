@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import JsonValue
 from rich.console import Console
 from torch import nn
@@ -25,9 +24,12 @@ from denoiser_training.classifier_networks import resolved, stored_weights
 from denoiser_training.config import CopySettings
 from denoiser_training.copies import Kind
 from denoiser_training.data import load_pictures, split
+from denoiser_training.faults import memory_told
+from denoiser_training.files import claimed, write_settings
 from denoiser_training.loop import Loop, Outcome
-from denoiser_training.machine import hardware
+from denoiser_training.machine import all_hardware, hardware
 from denoiser_training.pictures import Pictures
+from denoiser_training.placement import placed
 from denoiser_training.sources import source_name
 from denoiser_training.team import Team, team_of
 from smoothing_proxy.errors import ConfigError
@@ -47,7 +49,8 @@ def train_alone(config: ClassifierConfig, out: Path, console: Console) -> Path |
     """
     with team_of(os.environ) as team:
         console.quiet = console.quiet or not team.leads
-        return _train(config, out, console, team)
+        with team.first_inside(claimed(out)), memory_told(config.name, "set data.limit lower"):
+            return _train(config, out, console, team)
 
 
 def _train(config: ClassifierConfig, out: Path, console: Console, team: Team) -> Path | None:
@@ -55,10 +58,11 @@ def _train(config: ClassifierConfig, out: Path, console: Console, team: Team) ->
     team.check_batch(config.training.optimiser.batch, "training.optimiser.batch")
     device = team.device(config.runtime.device)
     parts = split(load_pictures(config.data), config.data.validation_every)
-    training, validation = (part.to(device) for part in parts)
-    console.print(f"{config.data.source}: {len(training)} pictures to train on, {len(validation)} held out")
-    task = classifier_task(settings, config.data, config.seed, (training, validation))
-    exam = _Exam(task, _test_task(config, task, training.classes, device))
+    training, validation = placed(parts[0], device), parts[1]
+    counts = f"{len(training)} pictures to train on, {len(validation)} held out"
+    console.print(f"{config.data.shown}: {counts}", markup=False)
+    task = classifier_task(settings, config.data, config.seed, (training, validation), device)
+    exam = _Exam(task, _test_task(config, task, training.classes))
     before = exam.figures(task.network) if config.start is not None else {}
     if before:
         console.print(f"before: {exam.told(before)}", highlight=False)
@@ -66,8 +70,7 @@ def _train(config: ClassifierConfig, out: Path, console: Console, team: Team) ->
         settings, config.runtime, config, log_every=config.log_every, evaluate_every=config.evaluate_every
     )
     loop = Loop(task, plan, out, console, team)
-    text = config.model_dump_json(indent=2) + "\n"
-    team.first(lambda: (out / "config.json").write_text(text, encoding="utf-8"))
+    team.first(lambda: write_settings(out, config))
     outcome = loop.run()
     if not outcome.finished or outcome.best is None:
         return None
@@ -79,8 +82,8 @@ def _train(config: ClassifierConfig, out: Path, console: Console, team: Team) ->
         **({"before": before} if before else {}),
         "after": after,
     }
-    weights = stored_weights(task.network)
-    return team.first(lambda: save_classifier(out, weights, _facts(config, outcome, figures, training, device)))
+    weights, machine = stored_weights(task.network), all_hardware(team.each(hardware(device)))
+    return team.first(lambda: save_classifier(out, weights, _facts(config, outcome, figures, training, machine)))
 
 
 @dataclass(frozen=True)
@@ -105,15 +108,13 @@ class _Exam:
         return ", ".join(f"{name} {figure['accuracy']:.2f} %" for name, figure in figures.items())
 
 
-def _test_task(
-    config: ClassifierConfig, task: ClassifierTask, classes: tuple[str, ...], device: torch.device
-) -> ClassifierTask | None:
+def _test_task(config: ClassifierConfig, task: ClassifierTask, classes: tuple[str, ...]) -> ClassifierTask | None:
     """The same task, judged by the pictures of [test]. Raises ConfigError when these have other classes."""
     if config.test is None:
         return None
-    pictures = load_pictures(config.test).to(device)
+    pictures = load_pictures(config.test)
     if pictures.labels is None or pictures.classes != classes:
-        raise ConfigError(f"{config.test.source}: has not the classes of {config.data.source}")
+        raise ConfigError(f"{config.test.shown}: has not the classes of {config.data.shown}")
     return replace(task, crops=centre_crops(pictures, config.data.crop_px), labels=pictures.labels)
 
 
@@ -122,7 +123,7 @@ def _facts(
     outcome: Outcome,
     figures: dict[str, JsonValue],
     training: Pictures,
-    device: torch.device,
+    machine: str,
 ) -> dict[str, Any]:
     """The card's fields."""
     assert outcome.best is not None
@@ -137,7 +138,7 @@ def _facts(
         "start": _start(config),
         "schedule": _schedule(config),
         "figures": figures,
-        "hardware": hardware(device),
+        "hardware": machine,
         "steps": outcome.best.step,
         "seconds": round(outcome.seconds, 1),
         "created": datetime.now(UTC).replace(microsecond=0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import (
     Field,
@@ -13,15 +13,23 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    field_validator,
     model_validator,
 )
 
+from denoiser_training.classifier_settings import (
+    ClassifierSettings,
+    CopySettings,
+    NoiseSettings,
+    OptimiserSettings,
+    Seed,
+    SurrogateSettings,
+)
 from denoiser_training.data_settings import DataSettings
 from denoiser_training.overrides import load_settings
 from smoothing_proxy.settings_file import Settings
 
 __all__ = [
+    "Best",
     "ClassifierSettings",
     "Config",
     "CopySettings",
@@ -33,9 +41,16 @@ __all__ = [
     "OptimiserSettings",
     "PhaseSettings",
     "RuntimeSettings",
+    "Seed",
     "SurrogateSettings",
     "load_config",
 ]
+
+
+Best: TypeAlias = Literal["accuracy", "psnr"]
+"""What decides which weights are kept."""
+
+SSIM_WINDOW_PX = 7
 
 
 class DenoiserSettings(Settings):
@@ -47,102 +62,6 @@ class DenoiserSettings(Settings):
     architecture: str = "unet"
     options: dict[str, JsonValue] = Field(default_factory=dict)
     start: Path | None = None
-
-
-class NoiseSettings(Settings):
-    """The noise levels: sigma is drawn from sigma_min..sigma_max for each picture, on the [0, 1] scale.
-
-    spread: "even" draws sigma evenly, "log" its logarithm, so that each doubling gets as many pictures.
-    """
-
-    sigma_min: float = Field(gt=0, le=10)
-    sigma_max: float = Field(gt=0, le=10)
-    spread: Literal["even", "log"] = "even"
-
-    @model_validator(mode="after")
-    def _ordered(self) -> NoiseSettings:
-        if self.sigma_min > self.sigma_max:
-            raise ValueError(f"the range is empty: sigma_min {self.sigma_min} is above sigma_max {self.sigma_max}")
-        return self
-
-
-class OptimiserSettings(Settings):
-    """AdamW, a linear warm-up and a cosine to zero in each phase.
-
-    ema: decay per step of the averaged weights that are kept; 0 keeps the raw ones. clip_norm: the largest
-    gradient norm, 0 for any. precision: of the forward pass; with "fp16" the loss is scaled so that small
-    gradients survive. batch: pictures per step, of all processes together.
-    """
-
-    lr: PositiveFloat = 1e-3
-    batch: PositiveInt = 32
-    weight_decay: NonNegativeFloat = 0.0
-    betas: tuple[float, float] = (0.9, 0.99)
-    warm_up_steps: NonNegativeInt = 200
-    clip_norm: NonNegativeFloat = 1.0
-    ema: float = Field(default=0.0, ge=0, lt=1)
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    channels_last: bool = True
-
-
-class CopySettings(Settings):
-    """A kind of transformed copy that a classifier is trained on beside the pictures themselves.
-
-    share: of each step's pictures, on average, that are shown so. noise: Gaussian noise that is added first, at
-    one level per step (Cohen, Rosenfeld, Kolter 2019). denoisers: specs as smoothing_proxy.denoisers.registry
-    takes them ("wavelet:haar", a card's path), applied in turn; they are told the noise's level, without noise
-    `told_sigma`. A copy is clipped and rounded to bytes, as everything is that a classifier gets to see.
-    """
-
-    share: float = Field(gt=0, le=1)
-    noise: NoiseSettings | None = None
-    denoisers: tuple[str, ...] = ()
-    told_sigma: float = Field(default=0.1, gt=0, le=10)
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> CopySettings:
-        if self.noise is None and not self.denoisers:
-            raise ValueError("neither noise nor denoisers: the copy would be the picture itself")
-        return self
-
-
-class ClassifierSettings(Settings):
-    """How a classifier is trained on the training split: `steps` of `batch` pictures with cross entropy.
-
-    label_smoothing: share of the target that all classes divide evenly (Szegedy et al. 2016, section 7).
-    copies: transformed pictures among those of a step; what their shares leave are the pictures themselves.
-    """
-
-    steps: PositiveInt
-    optimiser: OptimiserSettings = OptimiserSettings()
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    copies: tuple[CopySettings, ...] = ()
-
-    @field_validator("copies")
-    @classmethod
-    def _shares_fit(cls, copies: tuple[CopySettings, ...]) -> tuple[CopySettings, ...]:
-        if sum(copy.share for copy in copies) > 1 + 1e-9:
-            raise ValueError(f"their shares sum to {sum(copy.share for copy in copies):g}, above 1")
-        return copies
-
-
-class SurrogateSettings(Settings):
-    """A classifier that may be differentiated.
-
-    network: "cifar-resnet", "cifar-resnet18", "mobilenet-v1", "small-cnn", "mlp", "torchvision:NAME",
-    "module:factory", or "card" for one that `python -m denoiser_training classifier` trained.
-    weights: safetensors for a network of ours, a state dict's for torchvision (None takes its own default), the
-    card of a "card". input_px: side that crops are resized to; 0 takes them as they come, or as the card says.
-    training: train it first, on this data; where there are weights, from these on.
-    options: of a network of ours with random weights (networks.fresh).
-    """
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-    network: str = Field(min_length=1)
-    weights: Path | None = None
-    input_px: NonNegativeInt = 0
-    training: ClassifierSettings | None = None
-    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class ObjectiveSettings(Settings):
@@ -213,7 +132,9 @@ class EvaluateSettings(Settings):
 
     every: steps between evaluations. pictures: at most so many, evenly spread, cut from the centre to crop_px
     (None: as in [data]). copies: noisy copies of each. sigmas: the noise levels.
-    best: "accuracy" of the classifiers on denoised pictures, or "psnr"; the mean over `sigmas` is compared.
+    best: "accuracy" of the classifiers on denoised pictures, or "psnr"; the mean over `sigmas` is compared, of
+    equals the last is kept. Left out, it is accuracy where a phase looks through classifiers, since such a phase
+    gives up PSNR for it, else PSNR.
     classifiers: those that judge; none takes the surrogates.
     """
 
@@ -223,7 +144,7 @@ class EvaluateSettings(Settings):
     batch: PositiveInt = 100
     crop_px: PositiveInt | None = None
     sigmas: tuple[PositiveFloat, ...] = Field(default=(0.25,), min_length=1)
-    best: Literal["accuracy", "psnr"] = "psnr"
+    best: Best | None = None
     classifiers: tuple[SurrogateSettings, ...] = ()
 
 
@@ -254,7 +175,7 @@ class Config(Settings):
     """One training run. surrogates_per_step: 1 takes them in turn, 0 takes all in every step."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     data: DataSettings
     denoiser: DenoiserSettings = DenoiserSettings()
     noise: NoiseSettings
@@ -275,12 +196,26 @@ class Config(Settings):
             batch = phase.batch or self.optimiser.batch
             if batch % phase.copies:
                 raise ValueError(f"a phase's batch of {batch} is not a multiple of its copies = {phase.copies}")
-        if self.evaluate.best == "accuracy" and not (self.evaluate.classifiers or self.surrogates):
+        if self.best == "accuracy" and not (self.evaluate.classifiers or self.surrogates):
             raise ValueError('evaluate.best = "accuracy" needs [[evaluate.classifiers]] or [[surrogates]]')
         names = [entry.name for entry in (*self.surrogates, *self.evaluate.classifiers)]
         if len(set(names)) < len(names):
             raise ValueError(f"two classifiers have the same name: {', '.join(sorted(names))}")
+        if (judged_px := self.evaluate.crop_px or self.data.crop_px) < SSIM_WINDOW_PX:
+            raise ValueError(
+                f"evaluate.crop_px (or data.crop_px) is {judged_px}; SSIM looks at windows of 7x7 pixels"
+            )
         return self
+
+    @property
+    def best(self) -> Best:
+        """What decides which weights are kept, where [evaluate] leaves it out too."""
+        looks = any(phase.objective.needs_surrogates for phase in self.phases)
+        return self.evaluate.best or ("accuracy" if looks else "psnr")
+
+    def completed(self) -> Config:
+        """The same with nothing left to be concluded, as a run writes it down."""
+        return self.model_copy(update={"evaluate": self.evaluate.model_copy(update={"best": self.best})})
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:

@@ -25,7 +25,8 @@ def load_pictures(data: DataSettings, environment: Mapping[str, str] = os.enviro
     """The pictures of `data.source`, those aside that `data` keeps for a test.
 
     With class sub-folders, a picture's label is its folder's name. What was decoded before and has not changed
-    comes from `data.cache`, memory-mapped. environment: says where the user's cache folder is.
+    comes from `data.cache`, memory-mapped; the first time, all of it must fit into memory. environment: says where
+    the user's cache folder is.
     Raises ConfigError when there is no such source or no picture in it, or `data.cache` cannot be written;
     ImageError when a picture cannot be decoded.
     """
@@ -37,7 +38,11 @@ def load_pictures(data: DataSettings, environment: Mapping[str, str] = os.enviro
     pictures_before = read_cache(file) if file else None
     if pictures_before is not None:
         return pictures_before
-    pictures = _decoded(source, data)
+    try:
+        pictures = _decoded(source, data)
+    except MemoryError as error:
+        remedy = "set data.limit, or a smaller data.working_size"
+        raise ConfigError(f"data.source {source.shown}: decoded, it does not fit into memory; {remedy}") from error
     if file:
         write_cache(file, pictures, required=data.cache is not None)
     return pictures

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveInt,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from smoothing_proxy.settings_file import Settings
 
-__all__ = ["DataSettings"]
+__all__ = ["DataSettings", "without_secrets"]
+
+USER = re.compile(r"://[^/?#]*@")
+PASSWORD = re.compile(r"://[^/?#@]*:[^/?#]*@")
+
+
+def without_secrets(source: str) -> str:
+    """The source; of a URL not user, password, query and fragment, which may be secrets, and are renewed."""
+    return re.split(r"[?#]", USER.sub("://", source), maxsplit=1)[0] if "://" in source else source
 
 
 class DataSettings(Settings):
@@ -18,7 +34,8 @@ class DataSettings(Settings):
     source: "digits"; a folder or a .zip of one, whose sub-folders are classes; a URL of either that fsspec
     understands ("s3://bucket/train.zip", "https://...", "gcs://...", "file://..."), a zip where its path ends so;
     or "torchvision:NAME", a data set of torchvision.datasets that yields (picture, class). What access to a URL
-    needs comes from its own environment and fsspec's (FSSPEC_S3_ENDPOINT_URL=..., say).
+    needs comes from its own environment and fsspec's (FSSPEC_S3_ENDPOINT_URL=..., say), or stands in its query, of
+    which nothing is stored.
     root, split, options, download: for torchvision. Where its files lie; "train", "test", ... as the data set
     calls them, left out for its own default; further arguments of it; whether to download what is missing.
     license: what the pictures' owner allows, for the card.
@@ -50,9 +67,18 @@ class DataSettings(Settings):
     @field_validator("source")
     @classmethod
     def _holds_no_password(cls, source: str) -> str:
-        if "://" in source and urlsplit(source).password is not None:
+        if PASSWORD.search(source):
             raise ValueError("a password does not belong in a URL; leave it to the environment of its protocol")
         return source
+
+    @property
+    def shown(self) -> str:
+        """The source as messages and files may name it."""
+        return without_secrets(self.source)
+
+    @field_serializer("source")
+    def _stored(self, source: str) -> str:
+        return without_secrets(source)
 
     @model_validator(mode="after")
     def _root_has_a_use(self) -> DataSettings:

@@ -65,10 +65,17 @@ class Judges:
             sums[classifier.name] = 100 * float(right.sum())
         return sums
 
+    def correct(self, classifier: Surrogate) -> str:
+        """What its answers are compared with, in words."""
+        return "its own answer to the clean picture" if self._labels(classifier) is None else "the picture's label"
+
     def _reference(self, classifier: Surrogate) -> Tensor:
-        if self.labels is not None and classifier.classes(self.crops.shape[-1]) == self.known:
-            return self.labels
-        return self._answers(classifier)
+        labels = self._labels(classifier)
+        return self._answers(classifier) if labels is None else labels
+
+    def _labels(self, classifier: Surrogate) -> Tensor | None:
+        """Those of the pictures, where the classifier knows as many classes; else None."""
+        return self.labels if classifier.classes(self.crops.shape[-1]) == self.known else None
 
     @torch.no_grad()
     def _answers(self, classifier: Surrogate) -> Tensor:

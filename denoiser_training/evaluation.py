@@ -20,6 +20,8 @@ from denoiser_training.batches import centre_crops, to_unit
 from denoiser_training.certify import Certified, Certifier, Pixels, answers
 from denoiser_training.data import load_pictures, split
 from denoiser_training.evaluate_config import EvaluationConfig
+from denoiser_training.faults import memory_told
+from denoiser_training.files import claimed
 from denoiser_training.journal import Display
 from denoiser_training.machine import device_named, hardware
 from denoiser_training.pictures import Pictures
@@ -43,15 +45,21 @@ def evaluate(config: EvaluationConfig, out: Path, console: Console) -> Path:
 
     out: gets evaluation.json, written again after each denoiser, and evaluation.md. Interrupted at any moment it
     keeps the finished rows. Bad input raises before anything is computed: ConfigError, ImageError, DenoiserError.
+    TrainingError when memory runs out.
     """
-    device = device_named(config.runtime.device)
-    panel = _panel(config, device)
+    with memory_told(config.name, "set certify.batch lower"):
+        panel = _panel(config, device_named(config.runtime.device))
+        with claimed(out):
+            return _evaluated(panel, out, console)
+
+
+def _evaluated(panel: _Panel, out: Path, console: Console) -> Path:
+    config = panel.config
     report_path, table_path = out / "evaluation.json", out / "evaluation.md"
     report = read_report(report_path, panel.question(), EvaluationConfig)
     work = [(spec, panel.without_row(spec, report.rows)) for spec in panel.denoisers]
     work = [(spec, targets) for spec, targets in work if targets]
-    console.print(f"{config.data.source}: {len(panel.pictures)} pictures", highlight=False)
-    out.mkdir(parents=True, exist_ok=True)
+    console.print(f"{config.data.shown}: {len(panel.pictures)} pictures", highlight=False, markup=False)
     with Display(console, config.name, len(work) * len(panel.pictures), 0) as display:
         display.news("without a denoiser")
         noisy = panel.noisy() if work else {}
@@ -210,12 +218,11 @@ def _check_classes(config: EvaluationConfig, pictures: Pictures, counts: dict[st
         return
     advice = 'set reference = "clean" to judge a target by its own clean answers'
     if pictures.labels is None:
-        raise ConfigError(f"{config.data.source}: its pictures lie in no class folders; {advice}")
+        raise ConfigError(f"{config.data.shown}: its pictures lie in no class folders; {advice}")
     for name, count in counts.items():
         if count != len(pictures.classes):
             raise ConfigError(
-                f"target {name!r} knows {count} classes, {config.data.source} has {len(pictures.classes)}; "
-                f"{advice}"
+                f"target {name!r} knows {count} classes, {config.data.shown} has {len(pictures.classes)}; {advice}"
             )
 
 

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
 from pydantic import JsonValue
 
 from denoiser_training.config import Config, PhaseSettings
+from denoiser_training.evaluate import Judges
 from denoiser_training.loop import Outcome
-from denoiser_training.machine import hardware
 from denoiser_training.pictures import Pictures
+from denoiser_training.schedule import locate
 from denoiser_training.sources import source_name
 from denoiser_training.surrogates import Surrogate
 from smoothing_proxy.denoisers import weights
 from smoothing_proxy.denoisers.card import read_card
 
-__all__ = ["export"]
+__all__ = ["export", "kept"]
 
 
 def export(
@@ -26,13 +26,16 @@ def export(
     outcome: Outcome,
     pictures: Pictures,
     surrogates: Sequence[Surrogate],
-    figures: Mapping[str, JsonValue],
     folder: Path,
-    device: torch.device,
+    *,
+    figures: Mapping[str, JsonValue],
+    kept: str,
+    machine: str,
 ) -> Path:
     """Write NAME.safetensors and NAME.json with the best weights; returns the card's path.
 
-    pictures: those trained on. figures: of these weights on the validation pictures.
+    pictures: those trained on. figures: of these weights, as stored, on the validation pictures. kept: which
+    weights they are. machine: of all the processes.
     """
     assert outcome.best is not None
     provenance = weights.Provenance(
@@ -47,13 +50,26 @@ def export(
         schedule="; then ".join([*_start(config), *(_phase(phase, config) for phase in config.phases)]),
         surrogates=tuple(surrogate.origin for surrogate in surrogates),
         figures=dict(figures),
-        hardware=hardware(device),
+        hardware=machine,
         steps=outcome.best.step,
+        kept=kept,
         seconds=round(outcome.seconds, 1),
         created=datetime.now(UTC).replace(microsecond=0),
         license=config.export.license,
     )
     return weights.save(folder, outcome.best.weights, provenance, dtype=config.export.dtype)
+
+
+def kept(config: Config, outcome: Outcome, judges: Judges) -> str:
+    """Which step's weights are the best, and by what they were chosen."""
+    assert outcome.best is not None
+    phase = locate(outcome.best.step - 1, [phase.steps for phase in config.phases]).phase + 1
+    names = f" of {', '.join(judge.name for judge in judges.classifiers)}" if config.best == "accuracy" else ""
+    sigmas = ", ".join(f"{sigma:g}" for sigma in config.evaluate.sigmas)
+    return (
+        f"after step {outcome.best.step} of {outcome.steps}, in phase {phase} of {len(config.phases)}: the "
+        f"highest mean {config.best}{names} at sigma {sigmas} on {len(judges.crops)} validation pictures"
+    )
 
 
 def _start(config: Config) -> list[str]:

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SmoothingProxyError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", highlight=False, markup=False)
         return 2
-    Console(soft_wrap=True).print(f"{out}: within {difference:.1e} of torch", highlight=False)
+    Console(soft_wrap=True).print(f"{out}: within {difference:.1e} of torch", highlight=False, markup=False)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +46,8 @@ class CsvFile:
 
     def close(self) -> None:
         """Release the file."""
-        self._file.close()
+        with suppress(OSError):  # a row that the disk refused was told of already, and is tried again here
+            self._file.close()
 
 
 class Records:
@@ -126,10 +128,10 @@ class Display:
     def __init__(self, console: Console, name: str, total: int, done: int) -> None:
         self.console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[news]}"),
+            TextColumn("{task.fields[news]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -155,7 +157,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, markup=False)
 
 
 def write_strip(path: Path, *columns: Tensor, enlarge: int = 1) -> None:

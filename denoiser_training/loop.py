@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -23,9 +19,12 @@ from denoiser_training.checkpoint import Best, Checkpoint, read_checkpoint, writ
 from denoiser_training.config import OptimiserSettings, RuntimeSettings
 from denoiser_training.descent import Descent
 from denoiser_training.errors import TrainingError
+from denoiser_training.faults import advice, refused
+from denoiser_training.interruptions import interruptions
 from denoiser_training.journal import Display, Meter, Records
 from denoiser_training.schedule import cosine, locate
 from denoiser_training.team import ALONE, Team
+from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.settings_file import Settings
 
 __all__ = ["Loop", "Outcome", "Plan", "Stretch", "Task"]
@@ -47,7 +46,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Figures on the validation pictures; the weights with the highest "score" are kept."""
+        """Figures on the validation pictures; the weights with the highest "score" are kept, or the last such."""
         ...
 
     def sample(self, network: nn.Module, path: Path) -> None:
@@ -110,7 +109,7 @@ class Loop:
 
     Each phase has its own AdamW. A checkpoint is written only while every loss since the last one was finite.
     team: all its processes run the loop; the first one alone evaluates and writes.
-    Raises ConfigError when `folder` holds a checkpoint of another config.
+    Raises ConfigError when `folder` holds a checkpoint of another config, or cannot be written.
     """
 
     def __init__(self, task: Task, plan: Plan, folder: Path, console: Console, team: Team = ALONE) -> None:
@@ -130,20 +129,24 @@ class Loop:
     def run(self) -> Outcome:
         """Train to the end, or until SIGINT or SIGTERM, which save first.
 
-        Raises TrainingError when a loss is not finite or memory runs out; the last checkpoint stays.
+        Raises TrainingError when a loss is not finite, memory runs out or the disk refuses; the last checkpoint
+        stays.
         """
         try:
-            with _interruptions() as interrupted, self.display:
+            with interruptions() as interrupted, self.display:
                 while self.step < self.plan.steps and not self.team.any(here=interrupted.is_set()):
                     self._advance()
                     self._report()
                 if self.step < self.plan.steps:
                     self._save()
         except RuntimeError as error:
-            advice = _advice(error)
-            if not advice:
+            remedy = advice(error)
+            if not remedy:
                 raise
-            raise TrainingError(f"{self.plan.name}: step {self.step + 1}: {advice}. {self._kept()}") from error
+            raise TrainingError(f"{self.plan.name}: step {self.step + 1}: {remedy}. {self._kept()}") from error
+        except OSError as error:
+            reason = f"step {self.step}: cannot write into {self.folder}: {refused(error)}"
+            raise TrainingError(f"{self.plan.name}: {reason}. {self._kept()}") from error
         finally:
             if self.records:
                 self.records.close()
@@ -228,12 +231,15 @@ class Loop:
             self.records.append("validation", {"step": self.step, **figures})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         self.display.say(f"{self.plan.name} step {self.step}/{self.plan.steps}: {shown}")
-        if self.best is None or figures["score"] > self.best.score:
+        if self.best is None or figures["score"] >= self.best.score:  # few pictures often say the same
             self.best = Best(self.step, figures["score"], figures, _copied(self.trained))
         self._since = (time.perf_counter(), self.step)
 
     def _records(self, sizes: Mapping[str, int]) -> Records:
-        return Records(self.folder, sizes, tensorboard=self.plan.runtime.tensorboard, step=self.step)
+        try:
+            return Records(self.folder, sizes, tensorboard=self.plan.runtime.tensorboard, step=self.step)
+        except OSError as error:
+            raise ConfigError(f"{self.folder}: cannot write there: {refused(error)}") from error
 
     def _checkpoint(self) -> Checkpoint:
         assert self.records is not None
@@ -272,35 +278,3 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
             mean.lerp_(new, 1 - decay)
         else:
             mean.copy_(new)
-
-
-def _advice(error: RuntimeError) -> str:
-    """What went wrong and what to do, for the faults that are not ours; else nothing."""
-    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-        return "out of memory; set optimiser.batch or the phase's crop_px lower"
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        return f"the network cannot be compiled here; set runtime.compile to false: {str(error).splitlines()[0]}"
-    return ""
-
-
-@contextmanager
-def _interruptions() -> Iterator[threading.Event]:
-    """Set by the first SIGINT or SIGTERM; the second acts as it did before. Outside the main thread, never set."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def note(number: int, _: FrameType | None) -> None:
-        asked.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in signals:
-        signal.signal(number, note)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

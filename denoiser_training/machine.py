@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from smoothing_proxy.errors import ConfigError
 
-__all__ = ["device_named", "hardware"]
+__all__ = ["all_hardware", "device_named", "hardware"]
 
 
 def device_named(name: str) -> torch.device:
@@ -26,7 +28,14 @@ def hardware(device: torch.device) -> str:
     """What figures were measured on."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads, {_processor()}"
+    threads = torch.get_num_threads()
+    return f"{threads} CPU thread{'s' if threads > 1 else ''}, {_processor()}"
+
+
+def all_hardware(machines: Sequence[str]) -> str:
+    """What several processes ran on together, by what each of them says."""
+    counts = Counter(machines)
+    return "; ".join(f"{n} processes, each on {name}" if n > 1 else name for name, n in counts.items())
 
 
 def _processor() -> str:

@@ -32,6 +32,11 @@ class Pictures:
         """Of all the pictures, in pixels."""
         return min(min(picture.shape[1:]) for picture in self.pixels)
 
+    @property
+    def nbytes(self) -> int:
+        """Of all the pictures, decoded."""
+        return sum(picture.nbytes for picture in self.pixels)
+
     def take(self, indices: Sequence[int]) -> Pictures:
         """Those at `indices`, in that order."""
         labels = None if self.labels is None else self.labels[list(indices)]

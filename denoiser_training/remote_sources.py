@@ -6,17 +6,20 @@ one request, a few at a time.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
+from denoiser_training.data_settings import without_secrets
 from denoiser_training.sources import Gallery, Source, gallery_of_files, is_picture, zip_gallery
 from smoothing_proxy.errors import ConfigError, SmoothingProxyError
 
@@ -35,7 +38,7 @@ MARKS = frozenset(
 
 def remote_source(url: str) -> Source:
     """The zip or folder that `url` names. Raises ConfigError where its protocol is unknown or needs a package."""
-    shown = _shown(url)
+    shown = without_secrets(url)
     try:
         import fsspec  # type: ignore[import-untyped]
     except ImportError:
@@ -59,6 +62,11 @@ class _Place:
     system: Any
     path: str
 
+    @property
+    def shown(self) -> str:
+        """Its name in messages."""
+        return without_secrets(self.url)
+
     def ask(self, action: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """What it answers. Raises ConfigError for every refusal: each protocol has errors of its own."""
         try:
@@ -66,10 +74,10 @@ class _Place:
         except SmoothingProxyError:
             raise
         except FileNotFoundError as error:
-            raise ConfigError(f"data.source {_shown(self.url)}: there is no such file or folder") from error
+            raise ConfigError(f"data.source {self.shown}: there is no such file or folder") from error
         except Exception as error:
             reason = f"{type(error).__name__}: {_redacted(error, self.url)}"
-            raise ConfigError(f"data.source {_shown(self.url)}: {reason}") from error
+            raise ConfigError(f"data.source {self.shown}: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class _RemoteZip:
 
     @property
     def shown(self) -> str:
-        return _shown(self.place.url)
+        return self.place.shown
 
     def identity(self) -> JsonValue:
         marks = _marks(self.place.ask(self.place.system.info, self.place.path))
@@ -101,7 +109,7 @@ class _RemoteFolder:
 
     @property
     def shown(self) -> str:
-        return _shown(self.place.url)
+        return self.place.shown
 
     def identity(self) -> JsonValue:
         marks = {name: _marks(info) for name, (_, info) in self._files().items()}
@@ -131,13 +139,7 @@ def _marks(info: Mapping[str, Any]) -> list[JsonValue] | None:
     return [info.get("size"), *(f"{key}={value}" for key, value in given.items())] if given else None
 
 
-def _shown(url: str) -> str:
-    """Without user, password and query, which may be secrets."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 def _redacted(error: Exception, url: str) -> str:
-    query = urlsplit(url).query
-    text = str(error).replace(url, _shown(url))
-    return text.replace(query, "...") if query else text
+    text = str(error).replace(url, without_secrets(url))
+    secrets = filter(None, re.split(r"[?#]", url)[1:])
+    return reduce(lambda shown, secret: shown.replace(secret, "..."), secrets, text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -12,8 +14,8 @@ from typing import Protocol
 import torch
 from pydantic import JsonValue
 
-from denoiser_training.data_settings import DataSettings
-from smoothing_proxy.errors import ConfigError
+from denoiser_training.data_settings import DataSettings, without_secrets
+from smoothing_proxy.errors import ConfigError, ImageError
 from smoothing_proxy.images.pixels import PICTURE_SUFFIXES, Pixels, decode
 
 __all__ = ["Gallery", "Source", "find_source", "gallery_of_files", "is_picture", "source_name", "zip_gallery"]
@@ -73,13 +75,17 @@ def source_name(source: str) -> str:
         return "scikit-learn's handwritten digits (8x8), its test pictures left out"
     if source.startswith("torchvision:"):
         return source
-    return PurePosixPath(source.partition("?")[0]).name if "://" in source else Path(source).name
+    return PurePosixPath(without_secrets(source)).name if "://" in source else Path(source).name
 
 
 def is_picture(name: str) -> bool:
     """Whether a file is taken for a picture, by its name."""
     path = PurePosixPath(name)
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+
+
+DAMAGED = (zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError, EOFError, zlib.error, lzma.LZMAError)
+"""What zipfile raises for an entry that is damaged, encrypted or packed in a way it does not know."""
 
 
 def gallery_of_files(names: Sequence[str], read: Callable[[str], bytes], workers: int = 0) -> Gallery:
@@ -93,15 +99,26 @@ def gallery_of_files(names: Sequence[str], read: Callable[[str], bytes], workers
     return Gallery(
         names=names,
         classes=tuple(PurePosixPath(folder).name for folder in classes),
-        read=lambda i: (decode(read(names[i]), name=names[i]), number.get(folders[i])),
+        read=lambda i: (decode(_read(read, names[i]), name=names[i]), number.get(folders[i])),
         workers=workers or torch.get_num_threads(),
     )
 
 
+def _read(read: Callable[[str], bytes], name: str) -> bytes:
+    try:
+        return read(name)
+    except (OSError, *DAMAGED) as error:
+        raise ImageError(f"{name}: cannot be read: {error}") from error
+
+
 @contextmanager
 def zip_gallery(path: Path) -> Iterator[Gallery]:
-    """The pictures in a zip file on this machine. Raises zipfile.BadZipFile and OSError."""
-    with zipfile.ZipFile(path) as archive:
+    """The pictures in a zip file on this machine. Raises ConfigError when it cannot be opened."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, *DAMAGED) as error:
+        raise ConfigError(f"data.source {path}: not a zip that can be read: {error}") from error
+    with archive:
         yield gallery_of_files(sorted(filter(is_picture, archive.namelist())), archive.read)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from denoiser_training.batches import JUDGE, Batches, Place, add_noise, generator, noise_levels, to_unit
-from denoiser_training.config import NoiseSettings
+from denoiser_training.config import Best, NoiseSettings
 from denoiser_training.evaluate import Judges, runner
 from denoiser_training.journal import write_strip
 from denoiser_training.objectives import Scene, WeightedSum
@@ -39,7 +38,7 @@ class DenoiserTask:
     noise: NoiseSettings
     judges: Judges
     sigmas: Sequence[float]
-    best: Literal["accuracy", "psnr"]
+    best: Best
     channels_last: bool
     seed: int
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from denoiser_training.classifier_networks import load_network, resolved
 from denoiser_training.config import SurrogateSettings
+from denoiser_training.faults import out_of_memory
 from smoothing_proxy.errors import ConfigError
 
 __all__ = ["Surrogate", "fitted", "in_turn", "load_surrogate"]
@@ -48,6 +49,8 @@ class Surrogate(nn.Module):
             with torch.no_grad():
                 logits = self(torch.zeros(1, 3, crop_px, crop_px, device=self._device()))
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            if out_of_memory(error):
+                raise
             raise ConfigError(
                 f"surrogate {self.name!r} cannot take pictures of {crop_px}x{crop_px} px (set input_px): {error}"
             ) from error

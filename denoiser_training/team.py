@@ -8,7 +8,7 @@ part.) The first process alone evaluates and writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -97,6 +97,24 @@ class Team:
         kept: list[T] = []
         self.first(lambda: kept.append(action()))
         return kept[0] if kept else None
+
+    @contextmanager
+    def first_inside(self, block: AbstractContextManager[None]) -> Iterator[None]:
+        """`block` around the first process alone. Its error on entering is raised in all of them."""
+        with ExitStack() as entered:
+            self.first_only(lambda: entered.enter_context(block))
+            yield
+
+    def each(self, value: T) -> list[T]:
+        """The values of all the processes, by rank, in all of them."""
+        if self.size == 1:
+            return [value]
+        found: list[T] = []
+        for rank in range(self.size):
+            box = [value]
+            distributed.broadcast_object_list(box, src=rank, device=torch.device("cpu"))
+            found.append(box[0])
+        return found
 
     def any(self, *, here: bool) -> bool:
         """Whether it is so in any process; all must ask."""

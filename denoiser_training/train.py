@@ -17,10 +17,14 @@ from denoiser_training.classifier import train_classifier
 from denoiser_training.config import Config, SurrogateSettings
 from denoiser_training.data import load_pictures, split
 from denoiser_training.evaluate import Judges, runner
-from denoiser_training.export import export
+from denoiser_training.export import export, kept
+from denoiser_training.faults import memory_told
+from denoiser_training.files import claimed, write_settings
 from denoiser_training.loop import Loop, Plan, Stretch
+from denoiser_training.machine import all_hardware, hardware
 from denoiser_training.objectives import WeightedSum, check_labels
 from denoiser_training.pictures import Pictures
+from denoiser_training.placement import placed
 from denoiser_training.step import DenoiserTask
 from denoiser_training.surrogates import Surrogate, load_surrogate
 from denoiser_training.team import Team, team_of
@@ -34,47 +38,60 @@ def train(config: Config, out: Path, console: Console) -> Path | None:
     """Train, or go on with what `out` holds; returns the card's path, or None when it was interrupted.
 
     out: gets config.json, metrics.csv, validation.csv, samples/, surrogates/, last.ckpt, NAME.safetensors and
-    NAME.json. Bad input raises before the first step: ConfigError, ImageError, DenoiserError. Then TrainingError.
+    NAME.json; one run at a time. Bad input raises before the first step: ConfigError, ImageError, DenoiserError.
+    Then TrainingError.
     Under torchrun this is one of several processes; the first one writes, and silences the others' `console`.
     """
     with team_of(os.environ) as team:
         console.quiet = console.quiet or not team.leads
-        return _train(config, out, console, team)
+        with team.first_inside(claimed(out)), memory_told(config.name, "set evaluate.batch or data.limit lower"):
+            return _train(config.completed(), out, console, team)
 
 
 def _train(config: Config, out: Path, console: Console, team: Team) -> Path | None:
     check_batches(config, team)
     device = team.device(config.runtime.device)
     parts = split(load_pictures(config.data), config.data.validation_every)
-    training, validation = (part.to(device) for part in parts)
-    console.print(f"{config.data.source}: {len(training)} pictures to train on, {len(validation)} held out")
+    training, validation = placed(parts[0], device), parts[1]
+    counts = f"{len(training)} pictures to train on, {len(validation)} held out"
+    console.print(f"{config.data.shown}: {counts}", markup=False)
     network = _network(config).to(device)
     batches = _batches(config, training)
     held_out = validation.evenly(config.evaluate.pictures)
-    crops = centre_crops(held_out, config.evaluate.crop_px or config.data.crop_px)
-    team.first(lambda: out.mkdir(parents=True, exist_ok=True))
-    surrogates = _classifiers(config.surrogates, config, (training, validation), out, console, team)
-    judging = _classifiers(config.evaluate.classifiers, config, (training, validation), out, console, team)
+    crops = centre_crops(held_out, config.evaluate.crop_px or config.data.crop_px).to(device)
+    pictures = (training, validation)
+    surrogates = _classifiers(config.surrogates, config, pictures, device, out, console, team)
+    judging = _classifiers(config.evaluate.classifiers, config, pictures, device, out, console, team)
     if surrogates is None or judging is None:
         return None
     judges = _judges(config, crops, held_out, judging or surrogates)
     _check(config, training, surrogates, judges)
     task = _task(config, network, batches, surrogates, judges)
-    settings = config.model_dump_json(indent=2) + "\n"
-    team.first(lambda: (out / "config.json").write_text(settings, encoding="utf-8"))
+    team.first(lambda: write_settings(out, config))
     outcome = Loop(task, _plan(config), out, console, team).run()
     if not outcome.finished or outcome.best is None:
         return None
-    network.load_state_dict(outcome.best.weights)
+    machine, chosen = all_hardware(team.each(hardware(device))), kept(config, outcome, judges)
+    console.print(f"kept: {chosen}", highlight=False, markup=False)
+    network.load_state_dict(weights.stored(outcome.best.weights, config.export.dtype))
     return team.first(
-        lambda: export(config, outcome, training, surrogates, _figures(judges, network, config), out, device)
+        lambda: export(
+            config,
+            outcome,
+            training,
+            surrogates,
+            out,
+            figures=_figures(judges, network, config),
+            kept=chosen,
+            machine=machine,
+        )
     )
 
 
 def _judges(config: Config, crops: Tensor, pictures: Pictures, classifiers: Sequence[Surrogate]) -> Judges:
     return Judges(
         crops=crops,
-        labels=pictures.labels,
+        labels=None if pictures.labels is None else pictures.labels.to(crops.device),
         known=len(pictures.classes),
         classifiers=classifiers,
         copies=config.evaluate.copies,
@@ -99,7 +116,7 @@ def _task(
         noise=config.noise,
         judges=judges,
         sigmas=config.evaluate.sigmas,
-        best=config.evaluate.best,
+        best=config.best,
         channels_last=config.optimiser.channels_last,
         seed=config.seed,
     )
@@ -145,6 +162,7 @@ def _classifiers(
     entries: Sequence[SurrogateSettings],
     config: Config,
     pictures: tuple[Pictures, Pictures],
+    device: torch.device,
     out: Path,
     console: Console,
     team: Team,
@@ -153,9 +171,9 @@ def _classifiers(
     ready: list[Surrogate] = []
     for settings in entries:
         if settings.training is None:
-            ready.append(load_surrogate(settings).to(pictures[0].pixels[0].device))
+            ready.append(load_surrogate(settings).to(device))
             continue
-        trained = train_classifier(settings, config, pictures, out / "surrogates", console, team)
+        trained = train_classifier(settings, config, pictures, device, out / "surrogates", console, team)
         if trained is None:
             return None
         ready.append(trained)
@@ -201,13 +219,15 @@ def _plan(config: Config) -> Plan:
 
 
 def _figures(judges: Judges, network: nn.Module, config: Config) -> dict[str, JsonValue]:
-    """Clean, noisy and denoised, for the card."""
+    """Clean, noisy and denoised, for the card. network: with the weights as they will be stored."""
 
     def rounded(values: dict[str, float]) -> dict[str, JsonValue]:
         return {name: round(value, 3) for name, value in values.items()}
 
     figures: dict[str, JsonValue] = {
-        "on": f"{len(judges.crops)} validation pictures, {judges.copies} noisy copies of each; accuracy in %",
+        "on": f"{len(judges.crops)} validation pictures, noisy copies of each: {judges.copies}; accuracy in %; "
+        f"of the weights as stored ({config.export.dtype})",
+        "correct": {judge.name: judges.correct(judge) for judge in judges.classifiers},
         "clean": rounded(judges.clean()),
     }
     for sigma in config.evaluate.sigmas:

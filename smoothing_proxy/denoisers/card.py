@@ -29,7 +29,8 @@ class Provenance(Settings):
     training_data, training_data_license: which pictures, and what their license allows.
     schedule: objectives and steps, in order, as text. surrogates: the classifiers it was trained through.
     figures: what was measured, each with how, e.g. {"psnr_db": 24.3, "on": "500 held-out pictures, sigma .25"}.
-    hardware, steps, seconds: what training took. created: date and time with a zone. license: of the weights.
+    hardware, steps, seconds: what training took, and the step that the weights are of. kept: what chose that step;
+    "" on cards from before it was written down. created: date and time with a zone. license: of the weights.
     """
 
     name: FileName
@@ -45,6 +46,7 @@ class Provenance(Settings):
     figures: dict[str, JsonValue] = Field(default_factory=dict)
     hardware: str
     steps: int = Field(ge=0)
+    kept: str = ""
     seconds: float = Field(ge=0, allow_inf_nan=False)
     created: AwareDatetime
     license: str = Field(min_length=1)

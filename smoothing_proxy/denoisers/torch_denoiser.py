@@ -35,7 +35,7 @@ class TorchDenoiser:
     """A network that takes (noisy: float [n, 3, h, w], sigma: float) and returns the same shape.
 
     module: in eval mode; it is moved to the device and must depend on one picture at a time.
-    name, fingerprint: as Denoiser says; the precision is added to the fingerprint.
+    name, fingerprint: as Denoiser says; precision and device are added to the fingerprint.
     sigma_min, sigma_max: the noise levels it was trained for, ends included. min_side_px: least height and width.
     device: "auto" (cuda, else mps, else cpu), or as torch writes it ("cuda:1").
     precision: of the convolutions; input and output stay float32. "auto" takes bfloat16 on a GPU that has it and
@@ -77,8 +77,13 @@ class TorchDenoiser:
 
     @property
     def fingerprint(self) -> str:
-        """What was given for the weights, and the precision; not the device and batch size, which change less."""
-        return f"{self._fingerprint},precision={str(self.dtype).removeprefix('torch.')}"
+        """What was given for the weights, the precision, and the kind of device where it is not the CPU.
+
+        Each kind rounds in its own way, so that a picture begun on one is not finished on another. The batch size
+        changes less, and is left out.
+        """
+        device = "" if self.device.type == "cpu" else f",device={self.device.type}"
+        return f"{self._fingerprint},precision={str(self.dtype).removeprefix('torch.')}{device}"
 
     @property
     def batch_size(self) -> int:

@@ -19,7 +19,7 @@ from smoothing_proxy.denoisers.architectures import build
 from smoothing_proxy.denoisers.card import PICKLE_SUFFIXES, DenoiserCard, Provenance, read_card
 from smoothing_proxy.errors import DenoiserError, WeightsMismatchError
 
-__all__ = ["DenoiserCard", "Provenance", "load", "save"]
+__all__ = ["DenoiserCard", "Provenance", "load", "save", "stored"]
 
 
 def save(
@@ -36,7 +36,7 @@ def save(
     Raises WeightsMismatchError when the tensors are not that architecture's, DenoiserError when one holds NaN or
     infinity (also one too large for float16) or when the folder cannot be written.
     """
-    tensors = {key: _stored(tensor, getattr(torch, dtype)) for key, tensor in state_dict.items()}
+    tensors = stored(state_dict, dtype)
     _assemble(provenance, tensors, source=f"weights of {provenance.name!r}")
     data = safetensors.torch.save(tensors)
     card = DenoiserCard(
@@ -69,6 +69,11 @@ def load(path: Path) -> tuple[DenoiserCard, nn.Module]:
     weights = card_path.with_name(card.weights)
     tensors = _read(weights, card)
     return card, _assemble(card, tensors, source=str(weights))
+
+
+def stored(state_dict: Mapping[str, Tensor], dtype: Literal["float16", "float32"]) -> dict[str, Tensor]:
+    """The tensors as a file holds them: on the CPU, the floating-point ones rounded to `dtype`."""
+    return {key: _stored(tensor, getattr(torch, dtype)) for key, tensor in state_dict.items()}
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:

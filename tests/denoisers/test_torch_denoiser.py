@@ -156,6 +156,16 @@ def test_the_fingerprint_tells_weights_and_precision_apart() -> None:
     assert prints == {f"{v},precision={p}" for v in ("v1", "v2") for p in ("float32", "bfloat16")}
 
 
+def test_the_fingerprint_tells_another_kind_of_device_from_the_cpu_and_not_one_of_a_kind_from_another() -> None:
+    """Only what it says of itself: no such device is needed for that."""
+    made = runner(Blur().eval(), fingerprint="v1")
+    prints = []
+    for name in ("cpu", "cuda:0", "cuda:1", "mps"):
+        made.device = torch.device(name)
+        prints.append(made.fingerprint)
+    assert prints == ["v1,precision=float32" + end for end in ("", ",device=cuda", ",device=cuda", ",device=mps")]
+
+
 def test_auto_takes_what_this_machine_has() -> None:
     denoiser = runner(Blur().eval(), device="auto", precision="auto")
     assert denoiser.device.type == ("cuda" if torch.cuda.is_available() else denoiser.device.type)

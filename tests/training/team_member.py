@@ -62,6 +62,7 @@ def train(team: Team, folder: Path) -> None:
         "steps": outcome.steps,
         "rows": task.rows.tolist(),
         "error": said(team),
+        "each": team.each(f"process {team.rank}"),
     }
     torch.save(end, folder / f"rank-{team.rank}.pt")
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import csv
 import math
+import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,9 @@ from denoiser_training.schedule import cosine
 from smoothing_proxy.errors import ConfigError
 
 QUIET = Console(quiet=True)
+
+NO_UTF8 = b"\x80\x02X\x04\x00\x00\x00\xff\xff\xff\xff."
+"""A pickle of a text whose bytes are none."""
 
 
 @dataclass
@@ -282,9 +287,49 @@ def test_another_config_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
     write_checkpoint(path, some_checkpoint())
     with pytest.raises(ConfigError, match=r"another config; different: phases\.0\.steps, seed"):
         read_checkpoint(path, {"seed": 1, "phases": [{"steps": 3}]})
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ConfigError, match="not a checkpoint"):
-        read_checkpoint(path, {"seed": 0})
+    for damaged in (path.read_bytes()[:200], NO_UTF8, b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match="not a checkpoint"):
+            read_checkpoint(path, {"seed": 0})
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The operating system lets no file of this process grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("log_every", "says"),
+    [
+        (1, r"line: step 1: cannot write into .*: File too large\. No checkpoint was written yet"),
+        (99, r"cannot write the checkpoint: .*File too large"),
+    ],
+)
+def test_a_disk_that_is_full_ends_it_with_a_word_and_it_goes_on_later(
+    tmp_path: Path, log_every: int, says: str
+) -> None:
+    how = replace(plan(steps=(12,)), log_every=log_every)
+    with files_of_at_most(60), pytest.raises(TrainingError, match=says):
+        run(from_two(), tmp_path / "full", how)
+    assert run(from_two(), tmp_path / "full", how).finished
+    run(from_two(), tmp_path / "whole", how)
+    assert journals(tmp_path / "full") == journals(tmp_path / "whole")
+
+
+def test_of_weights_with_the_same_score_the_last_are_kept(tmp_path: Path) -> None:
+    class Content(Line):
+        def evaluate(self, network: nn.Module) -> dict[str, float]:
+            return {"score": 70.0}
+
+    outcome = run(Content(), tmp_path)
+    assert outcome.best is not None
+    assert outcome.best.step == outcome.steps == 60
 
 
 def test_a_disk_that_refuses_keeps_the_old_checkpoint(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from smoothing_proxy.images.codec import quantise
 from smoothing_proxy.images.noise import insecure_entropy, noisy_batch, pixels_to_grid
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "training"
+RESULTS = CONFIGS.parents[1] / "benchmarks" / "results" / "shipped.json"
 TEST_PICTURES = 150
 
 
@@ -36,6 +38,32 @@ def test_a_card_tells_of_the_committed_configuration(name: str) -> None:
     for phase, settings in zip(phases, config.phases, strict=True):
         objective = " + ".join(f"{weight:g} {part}" for part, weight in settings.objective.weights().items())
         assert phase.startswith(f"{settings.steps} steps of {objective} at lr ")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10-wide", "natural"])
+def test_a_card_tells_what_was_certified_in_front_of_unseen_classifiers(name: str) -> None:
+    """As benchmarks/certify_shipped.py wrote it down, of these weights."""
+    card = weights.load(shipped_cards()[name])[0]
+    measured = {
+        f"{row['classifier']}, sigma {row['smoothing']['sigma']:g}": row
+        for key, row in json.loads(RESULTS.read_text(encoding="utf-8")).items()
+        if key != "speed" and row["denoiser"] == name
+    }
+    told = card.model_dump()["figures"]["certified in front of classifiers that took no part in training"]
+    assert {key: entry["certified"] for key, entry in told.items()} == {
+        key: row["certified"] for key, row in measured.items()
+    }
+    assert measured
+    assert all(row["fingerprint"].startswith(f"sha256:{card.sha256}") for row in measured.values())
+
+
+@pytest.mark.parametrize("name", sorted(shipped_cards()))
+def test_a_card_tells_which_step_was_kept_and_what_counts_as_correct(name: str) -> None:
+    card = weights.load(shipped_cards()[name])[0]
+    assert card.kept.startswith(f"after step {card.steps} of ")
+    figures = card.model_dump()["figures"]
+    figures = figures.get("validation", figures)
+    assert figures["correct"].keys() == figures["clean"].keys()
 
 
 @pytest.mark.parametrize("name", sorted(name for name in shipped_cards() if name.startswith("cifar10")))

@@ -14,6 +14,8 @@ from denoiser_training.batches import centre_crops, to_unit
 from denoiser_training.config import SurrogateSettings
 from denoiser_training.data import load_pictures
 from denoiser_training.data_settings import DataSettings
+from denoiser_training.errors import TrainingError
+from denoiser_training.faults import memory_told
 from denoiser_training.networks import CifarResNet, CifarResNet18, Mlp, MobileNetV1, SmallCnn, fresh, from_weights
 from denoiser_training.surrogates import Surrogate, in_turn, load_surrogate
 from smoothing_proxy.errors import ConfigError
@@ -153,6 +155,22 @@ def doubled() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
 
 
+def refusing() -> nn.Module:
+    raise ValueError("not like this")
+
+
+class Starving(nn.Module):
+    """Finds no memory."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_no_memory_is_not_mistaken_for_a_surrogate_of_another_size() -> None:
+    with pytest.raises(TrainingError, match=r"^mine: out of memory; buy some$"), memory_told("mine", "buy some"):
+        Surrogate("s", Starving()).classes(8)
+
+
 def test_a_factory_and_a_torchvision_checkpoint_load(tmp_path: Path) -> None:
     network = doubled()
     torch.save(network.state_dict(), tmp_path / "w.pt")
@@ -179,9 +197,18 @@ def test_a_factory_and_a_torchvision_checkpoint_load(tmp_path: Path) -> None:
         ({"network": "no_such_module:make"}, "no_such_module"),
         ({"network": "math:sqrt"}, "math:sqrt"),
         ({"network": "builtins:dict"}, "returned dict, not a Module"),
+        ({"network": f"{__name__}:refusing"}, "ValueError: not like this"),
+        ({"network": "no_python:make"}, "SyntaxError"),
+        ({"network": "torchvision:squeezenet1_1"}, "torchvision's weights of 'squeezenet1_1' cannot be had"),
     ],
 )
-def test_a_surrogate_that_cannot_be_had_is_named(fields: dict[str, Any], says: str) -> None:
+def test_a_surrogate_that_cannot_be_had_is_named(
+    fields: dict[str, Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no_python.py").write_text("no python", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
     with pytest.raises(ConfigError) as error:
         load_surrogate(SurrogateSettings(name="s", **fields))
     assert "'s'" in str(error.value)

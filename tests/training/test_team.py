@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from denoiser_training.__main__ import main
 from denoiser_training.batches import Batches, Place, add_noise, generator
 from denoiser_training.config import load_config
 from denoiser_training.data import digits
+from denoiser_training.machine import all_hardware
 from denoiser_training.team import ALONE, Team, team_of
 from denoiser_training.train import check_batches
 from smoothing_proxy.denoisers import weights
@@ -87,7 +87,9 @@ def test_two_processes_train_what_one_trains(tiny: Path, tmp_path: Path, phase: 
             for key, value in mine.items():
                 if "mlp" not in key and value:
                     assert float(value) == pytest.approx(float(theirs[key]), rel=1e-4, abs=1e-6), (name, key)
-    (_, alone), (_, shared) = (weights.load(out / "tiny.json") for out in (one, two))
+    (lone, alone), (joint, shared) = (weights.load(out / "tiny.json") for out in (one, two))
+    assert joint.hardware.startswith("2 processes, each on ")
+    assert "processes" not in lone.hardware
     for key, tensor in alone.state_dict().items():
         assert torch.allclose(tensor, shared.state_dict()[key], atol=1e-5), key
     assert sorted(path.name for path in one.rglob("*")) == sorted(path.name for path in two.rglob("*"))
@@ -99,6 +101,7 @@ def test_both_processes_end_with_the_same_weights_and_hear_of_the_first_ones_err
     mine, theirs = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in range(2))
     assert mine["error"] == theirs["error"] == "said by the first"
     assert mine["steps"] == theirs["steps"] == 7
+    assert mine["each"] == theirs["each"] == ["process 0", "process 1"]
     assert mine["rows"] != theirs["rows"]
     for kind in ("best", "last"):
         for key, tensor in mine[kind].items():
@@ -120,10 +123,9 @@ def test_a_signal_stops_all_processes_at_one_step_and_saves(tiny: Path, tmp_path
     process = together("denoiser_training", [str(tiny), "--out", str(out), "--set", *long])
     assert wait_for(out / "metrics.csv", "\n15,")
     process.send_signal(signal.SIGTERM)
-    began = time.monotonic()
-    status, _, _ = finished(process)
+    status, _, err = finished(process)
     assert status != 0
-    assert time.monotonic() - began < 25
+    assert "forcefully exiting" not in err, "torchrun kills a process that does not stop by itself"
     assert (out / "last.ckpt").exists()
     assert not (out / "tiny.json").exists()
     saved = torch.load(out / "last.ckpt", weights_only=True)
@@ -148,6 +150,11 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused_by_name(tiny: Path, overrid
     with pytest.raises(ConfigError) as error:
         check_batches(config, Team(1, 2))
     assert f"{says}: not a multiple of the 2 processes" in str(error.value)
+
+
+def test_the_hardware_of_a_card_is_that_of_all_processes() -> None:
+    assert all_hardware(["1 CPU thread, X"]) == "1 CPU thread, X"
+    assert all_hardware(["A", "B", "A"]) == "2 processes, each on A; B"
 
 
 def test_one_process_is_a_team_of_itself() -> None:

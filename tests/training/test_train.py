@@ -14,8 +14,13 @@ import pytest
 import torch
 
 from denoiser_training.__main__ import main
+from denoiser_training.batches import centre_crops
+from denoiser_training.config import load_config
+from denoiser_training.data import load_pictures, split
+from denoiser_training.evaluate import Judges, runner
 from smoothing_proxy.denoisers import weights
 
+ROOT = Path(__file__).resolve().parents[2]
 OUTPUTS = ("metrics.csv", "validation.csv", "surrogates/mlp/metrics.csv", "surrogates/mlp/validation.csv")
 
 
@@ -25,13 +30,11 @@ def journals(out: Path) -> dict[str, list[dict[str, str]]]:
     return {n: [{k: v for k, v in row.items() if k != "pictures_per_s"} for row in t] for n, t in tables.items()}
 
 
-def killed(config: Path, out: Path, file: str, text: str, *overrides: str) -> None:
-    """Start training in a process of its own, and SIGKILL it as soon as `file` holds `text`."""
-    command = [sys.executable, "-m", "denoiser_training", str(config), "--out", str(out), "--set", *overrides]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    assert wait_for(out / file, text)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+def killed(config: Path, out: Path, step: int, *overrides: str) -> None:
+    """Train in a process of its own, which SIGKILLs itself when it has written the row of `step`."""
+    arguments = [str(step), str(config), "--out", str(out), "--set", *overrides]
+    command = [sys.executable, "-m", "tests.training.killed_member", *arguments]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, cwd=ROOT, timeout=240).returncode == -signal.SIGKILL
 
 
 def wait_for(path: Path, text: str) -> bool:
@@ -72,6 +75,38 @@ def test_one_command_trains_surrogates_and_denoiser_and_writes_a_card(
         assert (out / name).exists()
 
 
+def test_a_card_says_what_is_correct_and_judges_the_weights_as_they_are_stored(tiny: Path, tmp_path: Path) -> None:
+    """The weights are such that float16 changes what the network does, and its figures with it."""
+    assert main([str(tiny), "--out", str(tmp_path / "first")]) == 0
+    card, network = weights.load(tmp_path / "first/tiny.json")
+    exact = {key: tensor.half().float() * (1 + 0.49 / 1024) for key, tensor in network.state_dict().items()}
+    facts = {key: value for key, value in card.model_dump().items() if key in weights.Provenance.model_fields}
+    start = weights.save(tmp_path / "start", exact, weights.Provenance(**facts))
+    still = [f"denoiser.start={start}", "phases.0.lr=1e-30", "phases.1.lr=1e-30", "optimiser.ema=0"]
+    for dtype in ("float16", "float32"):
+        out = ["--out", str(tmp_path / dtype), "--set", f"export.dtype={dtype}", *still]
+        assert main([str(tiny), *out]) == 0
+    (half, rounded), (full, _) = (weights.load(tmp_path / dtype / "tiny.json") for dtype in ("float16", "float32"))
+    assert any(not torch.equal(tensor, exact[key]) for key, tensor in rounded.state_dict().items())
+    figures, unrounded = (one.model_dump()["figures"] for one in (half, full))
+    assert figures["on"].endswith("of the weights as stored (float16)")
+    assert figures["correct"] == {"mlp": "the picture's label"}
+    config = load_config(tiny)
+    _, validation = split(load_pictures(config.data), config.data.validation_every)
+    crops = centre_crops(validation.evenly(config.evaluate.pictures), 8)
+    found = Judges(crops, None, 0, [], copies=1, batch=100, seed=0).figures(runner(rounded), 0.25)
+    assert figures["sigma 0.25"]["denoised"]["psnr"] == pytest.approx(found["psnr"], abs=0.0006)
+    assert unrounded["sigma 0.25"]["denoised"]["psnr"] != pytest.approx(found["psnr"], abs=0.0006)
+
+
+def test_without_labels_a_card_says_that_a_classifier_is_compared_with_itself(tiny: Path, tmp_path: Path) -> None:
+    judge = ['evaluate.classifiers=[{name="crisp",network="tests.training.test_ablation:Crisp"}]']
+    assert main([str(tiny), "--out", str(tmp_path / "out"), "--set", *judge]) == 0
+    figures = weights.load(tmp_path / "out/tiny.json")[0].model_dump()["figures"]
+    assert figures["correct"] == {"crisp": "its own answer to the clean picture"}
+    assert figures["clean"] == {"crisp": 100.0}
+
+
 def test_a_card_says_how_many_copies_of_a_picture_were_compared(tiny: Path, tmp_path: Path) -> None:
     phase = ["phases.1.copies=2", "phases.1.objective={consistency=0.5,mse=100.0}"]
     assert main([str(tiny), "--out", str(tmp_path / "out"), "--set", *phase]) == 0
@@ -95,7 +130,8 @@ def test_killed_in_the_middle_it_resumes_to_the_same_losses(tiny: Path, tmp_path
     steps = ("phases.0.steps=60", "phases.1.steps=200", "evaluate.every=40")
     assert main([str(tiny), "--out", str(tmp_path / "whole"), "--set", *steps]) == 0
     out = tmp_path / "killed"
-    killed(tiny, out, "metrics.csv", "\n81,", *steps)
+    killed(tiny, out, 81, *steps)
+    assert (out / "metrics.csv").read_text().splitlines()[-1].startswith("81,")
     assert not (out / "tiny.json").exists()
     assert main([str(tiny), "--out", str(out), "--set", *steps]) == 0
     assert journals(out) == journals(tmp_path / "whole")

@@ -36,6 +36,9 @@ def test_every_committed_classifier_config_is_valid_and_named_like_its_file(path
         ("phases.1.copies=3", "a phase's batch of 8 is not a multiple of its copies = 3"),
         ('evaluate.classifiers=[{name="mlp",network="mlp"}]', "the same name"),
         ("phases.7.steps=1", "no such entry"),
+        ("seed=99999999999999999999", "seed: Input should be less than 9223372036854775808"),
+        ("data.crop_px=6", "evaluate.crop_px (or data.crop_px) is 6; SSIM looks at windows of 7x7 pixels"),
+        ("evaluate.crop_px=6", "evaluate.crop_px (or data.crop_px) is 6; SSIM looks at windows of 7x7 pixels"),
         ("optimiser", "expected KEY=VALUE"),
         ("surrogates.0.training.copies=[{share=0.5}]", "neither noise nor denoisers"),
         (
@@ -49,6 +52,23 @@ def test_a_fault_is_named_with_its_key_and_the_nearest_known_one(tiny: Path, ove
     with pytest.raises(ConfigError) as error:
         load_config(tiny, [override])
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "best"),
+    [
+        ([], "accuracy"),
+        (["evaluate.best=psnr"], "psnr"),
+        (["phases.1.objective={charbonnier=1}"], "psnr"),
+        (["phases.1.objective={charbonnier=1}", "evaluate.best=accuracy"], "accuracy"),
+    ],
+)
+def test_the_best_weights_are_the_most_accurate_where_a_phase_looks_through_classifiers(
+    tiny: Path, overrides: list[str], best: str
+) -> None:
+    config = load_config(tiny, overrides)
+    assert config.best == best
+    assert config.completed().evaluate.best == best
 
 
 def test_overrides_reach_leaves_lists_and_text(tiny: Path) -> None:

@@ -1,11 +1,12 @@
 """Photographs through a simulated vendor with a trained denoiser: what the vendor billed, and what was proven.
 
-    python benchmarks/certify_live.py --pictures 100 --draws 300
+    python benchmarks/certify_live.py --pictures 100 --draws 100
 
 The hundred photographs that no training saw, the shipped denoiser `natural`, and an untouched 8-bit MobileNetV2
 behind the vendor's own wire format in another process, which counts what it bills. One run stops each picture as
 soon as --radius is proven or hopeless, after --draws at the latest; the other one asks n0 = 20 and n = --draws, as
-Cohen et al. do. Both through the command line. Writes benchmarks/results/live.json.
+Cohen et al. do. Both through the command line. Writes benchmarks/results/live.json, and from it the table of
+docs/queries.md.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from smoothing_proxy.runs.manifest import software_versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "live.json"
+DOCS = ROOT / "docs" / "queries.md"
+BEGIN, END = "<!-- live -->\n", "<!-- end live -->"
 SHARED = Path(os.environ.get("SMOOTHING_PROXY_SHARED_DATA", ROOT.parent / "shared" / "data"))
 CLI = [sys.executable, "-m", "smoothing_proxy"]
 N0 = 20
@@ -122,12 +125,36 @@ def certified(
     }
 
 
+def with_table(text: str, known: Mapping[str, Any]) -> str:
+    """The page with the table of what was billed and proven. Raises ValueError where its markers are missing."""
+    lines = [
+        "| vendor, denoiser, question | draws at most | billed | certified at 0.25 |",
+        "| --- | --- | --- | --- |",
+    ]
+    for title, found in known.items():
+        if "billed" in found:
+            lines.append(f"| {title} | {_draws(found)} | {found['billed']:,} | {_certified(found)} |")
+    start = text.index(BEGIN) + len(BEGIN)
+    return text[:start] + "\n".join(lines) + "\n" + text[text.index(END, start) :]
+
+
+def _draws(found: Mapping[str, Any]) -> str:
+    asked = found["smoothing"]
+    return f"{asked['max_queries']}" if "max_queries" in asked else f"{asked['n0']} + {asked['n']}"
+
+
+def _certified(found: Mapping[str, Any]) -> str:
+    """Pictures certified within 0.25 with the label that the classifier gives the clean picture."""
+    points = {point["radius"]: point for point in found["summary"]["certified_accuracy"]}
+    return f"{points[0.25]['count']} of {points[0.25]['of']}" if 0.25 in points else ""
+
+
 def main() -> None:
     """Print what was billed and proven, and keep it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--vendor", choices=sorted(BACKENDS), default="aws")
     parser.add_argument("--pictures", type=int, default=100)
-    parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--draws", type=int, default=100)
     parser.add_argument("--radius", type=float, default=0.25)
     parser.add_argument("--denoiser", default="natural")
     parser.add_argument("--only", choices=["target", "fixed"])
@@ -151,6 +178,7 @@ def main() -> None:
                 print(title, json.dumps(known[title], indent=2))
     known["on"] = {"cpus": os.cpu_count(), "machine": platform.machine(), "versions": software_versions()}
     RESULTS.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    DOCS.write_text(with_table(DOCS.read_text(encoding="utf-8"), known), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from smoothing_proxy.cli.options import json_option, settings_options
+from smoothing_proxy.cli.ask_labels import per_label_options, per_label_question
+from smoothing_proxy.cli.options import family_options, json_option, settings_options
+from smoothing_proxy.cli.show import plan_lines
 from smoothing_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from smoothing_proxy.config import ProxyConfig
+    from smoothing_proxy.runs.family import Family
+    from smoothing_proxy.runs.label_proofs import LabelQuestions
     from smoothing_proxy.smoothing.base_classifier import BaseClassifier
     from smoothing_proxy.smoothing.settings import Smoothing
+    from smoothing_proxy.stats.forecast import Forecast
     from smoothing_proxy.stats.priors import Prior
 
 __all__ = [
@@ -26,7 +31,6 @@ __all__ = [
     "limit_option",
     "picture_names",
     "plan",
-    "plan_lines",
     "prior_from",
 ]
 
@@ -52,6 +56,9 @@ from_run_option = click.option(
 @click.command()
 @folder_argument
 @settings_options
+@family_options
+@per_label_options
+@click.option("--top-k", type=int, metavar="K", help="As in `run`.")
 @limit_option
 @labels_option
 @from_run_option
@@ -62,15 +69,30 @@ def plan(
     limit: int | None,
     labels_path: Path | None,
     pilot_run: Path | None,
+    top_k: int | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Say what certifying FOLDER would cost and could prove, at most and probably. Spends nothing."""
-    from smoothing_proxy.assembly import make_classifier
+    from smoothing_proxy.assembly import make_classifier, make_family
+    from smoothing_proxy.runs.label_proofs import LabelQuestions
 
+    beside = LabelQuestions(per_label_question(**asked), top_k)
     names = picture_names(folder, limit)
     classifier = make_classifier(config)
+    family = make_family(config, pictures=len(names))
+    family.check_pictures(len(names), where=str(folder))
+    config = config.model_copy(update={"smoothing": family.each(config.smoothing)})
     prior = prior_from(pilot_run, config, classifier)
-    figures = figures_of(config, classifier, names, reference_asked=labels_path is None, prior=prior)
+    figures = figures_of(
+        config,
+        classifier,
+        names,
+        reference_asked=labels_path is None,
+        prior=prior,
+        family=family,
+        beside=beside,
+    )
     click.echo(json.dumps(figures, indent=2) if as_json else plan_lines(figures))
 
 
@@ -83,6 +105,7 @@ def prior_from(
     """
     from smoothing_proxy.assembly import LEDGER_NAME
     from smoothing_proxy.ledger.reader import LedgerReader
+    from smoothing_proxy.ledger.replay import refuse_attack
     from smoothing_proxy.runs.choosing import prior_of_run
     from smoothing_proxy.stats.priors import PUBLISHED
 
@@ -91,6 +114,7 @@ def prior_from(
     if not (pilot_run / LEDGER_NAME).is_file():
         raise ConfigError(f"{pilot_run}: no run folder, {LEDGER_NAME} is missing")
     with LedgerReader.open(pilot_run / LEDGER_NAME) as ledger:
+        refuse_attack(ledger, str(pilot_run))
         return prior_of_run(
             ledger, config.smoothing, classifier, where=str(pilot_run), insecure_seed=insecure_seed
         )
@@ -120,17 +144,27 @@ def picture_names(folder: Path, limit: int | None) -> list[str]:
 
 
 def figures_of(
-    config: ProxyConfig, classifier: BaseClassifier, names: Sequence[str], *, reference_asked: bool, prior: Prior
+    config: ProxyConfig,
+    classifier: BaseClassifier,
+    names: Sequence[str],
+    *,
+    reference_asked: bool,
+    prior: Prior,
+    family: Family,
+    beside: LabelQuestions,
 ) -> dict[str, Any]:
-    """The plan in figures, as JSON values. reference_asked: the clean pictures are asked about too.
+    """The plan in figures, as JSON values. config: with the settings that `family` leaves to one picture.
 
-    queries, usd: the worst case. prior: what the expected figures are computed from.
+    reference_asked: the clean pictures are asked about too. queries, usd: the worst case. prior: what the expected
+    figures are computed from. beside: what is asked about several labels; it takes no further query.
+    Raises ConfigError where the draws could not answer what is asked beside.
     """
     from smoothing_proxy.smoothing.plan import largest_provable, most_draws
 
     classifier.check_sigma()
     smoothing = config.smoothing
     price_usd = classifier.backend.price_usd
+    beside.check(smoothing, classifier.labels)
     clean, canaries = int(reference_asked), _canaries(config, classifier, names)
     queries = len(names) * (most_draws(smoothing) + clean) + canaries
     limit = config.budget.limit_queries(price_usd)
@@ -146,10 +180,32 @@ def figures_of(
         "method": smoothing.certify_method,
         "working_size": smoothing.working_size,
         "alpha": smoothing.alpha,
+        "guarantee": family.statement,
+        "largest_radius_of_labels": beside.largest_radii(smoothing),
         "backend": classifier.backend.name,
         "denoiser": classifier.denoiser.name,
-        "expected": _expected(smoothing, prior, len(names), clean, canaries, price_usd, limit),
+        "expected": _expected(smoothing, prior, len(names), clean, canaries, price_usd, limit)
+        | {"together": _together(smoothing, prior, family)},
     }
+
+
+def _together(smoothing: Smoothing, prior: Prior, family: Family) -> list[dict[str, float]]:
+    """The share of pictures that Holm will prove together, at least: what Bonferroni would prove of the votes."""
+    from smoothing_proxy.runs.choosing import forecast_of
+    from smoothing_proxy.stats.familywise import bonferroni_alpha
+
+    if not family.radii:
+        return []
+    first = bonferroni_alpha(family.alpha, family.size or 1)
+    forecast = forecast_of(smoothing, prior, family.radii, proof_alpha=first)
+    return _shares(forecast)
+
+
+def _shares(forecast: Forecast) -> list[dict[str, float]]:
+    return [
+        {"radius": float(radius), "share": float(share)}
+        for radius, share in zip(forecast.radii, forecast.proven, strict=True)
+    ]
 
 
 def _canaries(config: ProxyConfig, classifier: BaseClassifier, names: Sequence[str]) -> int:
@@ -182,58 +238,13 @@ def _expected(
             "median": forecast.quantile(0.5),
             "nine_of_ten": forecast.quantile(0.9),
         },
-        "certified": [
-            {"radius": float(radius), "share": float(share)}
-            for radius, share in zip(forecast.radii, forecast.proven, strict=True)
-        ],
+        "certified": _shares(forecast),
         "mean_radius": forecast.mean_radius,
         "pictures_within_budget": pictures
         if limit is None
         else pictures_within(forecast, pictures, limit - canaries, extra=clean),
         "prior": prior.source,
     }
-
-
-def plan_lines(figures: Mapping[str, Any]) -> str:
-    """The plan for a person."""
-    from smoothing_proxy.stats.rounding import rounded_down
-
-    radius = rounded_down(figures["largest_radius"], 4)
-    expected = figures["expected"]
-    certified = ", ".join(f"{row['share']:.0%} within {row['radius']:g}" for row in expected["certified"])
-    return (
-        f"{figures['pictures']} pictures, {figures['denoiser']} before {figures['backend']}: "
-        f"{_most(figures)}{figures['queries']:,} queries, ${figures['usd']:,.2f}{_over(figures)}; "
-        f"can prove up to l2 radius {radius} at working size {figures['working_size']}, "
-        f"each false with probability <= {figures['alpha']:g}\n"
-        f"{_expected_cost(figures)}expected to be certified, rightly or not: {certified}\n"
-        f"as if these pictures were like {expected['prior']}"
-    )
-
-
-def _expected_cost(figures: Mapping[str, Any]) -> str:
-    """Nothing where it is known."""
-    if figures["method"] == "fixed":
-        return ""
-    expected = figures["expected"]
-    draws = expected["draws_per_picture"]
-    return (
-        f"expected: {expected['queries']:,.0f} queries, ${expected['usd']:,.2f}: {draws['mean']:,.0f} draws for a "
-        f"picture; {draws['median']:,} are enough for half of them, {draws['nine_of_ten']:,} for nine of ten\n"
-    )
-
-
-def _most(figures: Mapping[str, Any]) -> str:
-    return "" if figures["method"] == "fixed" else "at most "
-
-
-def _over(figures: Mapping[str, Any]) -> str:
-    if figures["within_budget"]:
-        return ""
-    limit = f"the budget of {figures['budget_queries']:,} queries"
-    if figures["expected"]["pictures_within_budget"] == figures["pictures"]:
-        return f" (more than {limit}, which is expected to be enough all the same)"
-    return f" (more than {limit}, which will end the run early)"
 
 
 def _is_utf8(name: str) -> bool:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from itertools import count, takewhile
 from typing import Any
 
-from smoothing_proxy.errors import ConfigError, LedgerError
+from smoothing_proxy.errors import ConfigError, LedgerError, RunMismatchError
 from smoothing_proxy.images.geometry import WorkingSize, resize_map
 from smoothing_proxy.ledger.reader import LedgerReader
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.smoothing.drive import Recording, replay
 from smoothing_proxy.smoothing.observe import Recalled
 from smoothing_proxy.smoothing.picture import place
-from smoothing_proxy.smoothing.plan import certify_plan, most_draws
+from smoothing_proxy.smoothing.plan import Climb, certify_plan, most_draws
 from smoothing_proxy.smoothing.settings import Smoothing
-from smoothing_proxy.stats.certificates import proven_within
 from smoothing_proxy.types import Certificate, Label, Votes
 
-__all__ = ["Question", "recorded_smoothing", "replay_certificates"]
+__all__ = ["Question", "recorded_smoothing", "refuse_attack", "replay_certificates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,21 @@ class Question:
 
 
 def recorded_smoothing(ledger: LedgerReader) -> Smoothing:
-    """The settings that the ledger's draws answer. Raises LedgerError in a ledger where no run was begun."""
+    """The settings that the ledger's draws answer.
+
+    Raises LedgerError in a ledger where no run was begun, RunMismatchError in that of an attack.
+    """
     manifest = ledger.manifest()
     if manifest is None:
         raise LedgerError("the ledger holds no run")
+    refuse_attack(ledger)
     return Smoothing(**manifest["smoothing"])
+
+
+def refuse_attack(ledger: LedgerReader, where: str = "the ledger") -> None:
+    """Raises RunMismatchError where the ledger is an attack's, whose queries are no draws of a run."""
+    if "attack" in (ledger.manifest() or {}):
+        raise RunMismatchError(f"{where}: holds the queries of an attack, and no run; name the folder of a run")
 
 
 def replay_certificates(
@@ -74,7 +84,8 @@ def replay_certificates(
 
     A picture that the run gave up on at some radius is not proven there, or beyond, at other levels either.
     Raises LedgerError that names the picture when its verdict was reached before this question's could be, and
-    ConfigError when the question can prove nothing.
+    ConfigError when the question can prove nothing. The run's own question, too, rests on boundaries that are
+    computed again: where another version of what computes them moves one, the error names both versions.
     """
     recorded = recorded_smoothing(ledger)
     asked = (question or Question()).of(recorded)
@@ -86,7 +97,8 @@ def replay_certificates(
         votes = _prefix(recalled)
         certificate = _answer(asked, recorded, votes)
         if certificate is None and record.id in decided:
-            raise LedgerError(_too_short(record, len(votes), recorded))
+            changed = _changed_software(ledger) if asked == recorded else ""
+            raise LedgerError(_too_short(record, len(votes), recorded) + changed)
         if certificate is not None and len(ledger.versions_told(record.id, certificate.queries)) > 1:
             certificate = None  # void, as it was in the run
         if record.size is None or certificate is None:
@@ -132,13 +144,27 @@ def _as_far_as_proven(asked: Smoothing, votes: Sequence[Label | None], given_up:
 
     Giving up is no part of the proof, so that the run's own giving up may stand in for that of the question.
     """
-    for rungs in range(len(asked.ladder) - 1, 0, -1):
-        proven = _certificate(replace(asked, target_radius=None, target_radii=asked.ladder[:rungs]), votes)
-        if proven is not None:
-            return proven if asked.ladder[rungs] >= given_up else None
-    if asked.ladder[0] < given_up:
-        return None
-    return proven_within(None, None, Votes.tally(votes), sigma=asked.sigma, alpha=asked.alpha)
+    climb = Climb(asked)
+    for vote in votes:
+        climb.told(Votes.tally([vote]))
+    ahead = climb.next_radius
+    return climb.certificate if ahead is not None and ahead >= given_up else None
+
+
+def _changed_software(ledger: LedgerReader) -> str:
+    recorded = ledger.software()
+    present = {package: version(package) for package in ("numpy", "scipy", "smoothing-proxy")}
+    differences = [
+        f"{package} {recorded[package]} there, {here} here"
+        for package, here in present.items()
+        if recorded.get(package, here) != here
+    ]
+    if not differences:
+        return ""
+    return (
+        ". It was decided with other versions, which may put a boundary one vote elsewhere: "
+        f"{'; '.join(differences)}; with those installed again it is the run's own verdict"
+    )
 
 
 def _too_short(record: PictureRecord, draws: int, recorded: Smoothing) -> str:

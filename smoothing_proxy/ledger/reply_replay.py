@@ -18,6 +18,7 @@ from smoothing_proxy.ledger.replay import recorded_smoothing
 from smoothing_proxy.ledger.schema import draws
 from smoothing_proxy.smoothing.drive import Recording, Tape, replay
 from smoothing_proxy.smoothing.label_plans import check_watched, labels_plan, top_k_plan
+from smoothing_proxy.smoothing.observe import CLEAN
 from smoothing_proxy.smoothing.placing import place_labels, place_top_k
 from smoothing_proxy.smoothing.reply_stream import RecalledReplies, scores_of
 from smoothing_proxy.smoothing.settings import PerLabel, Smoothing
@@ -50,8 +51,7 @@ def replay_labels(
         recalled = recall_replies(ledger, record.id, labels)
         tape = Tape(_prefix(recalled.scores))
         certificate = _told(labels_plan(smoothing, asked), tape.take)
-        resize = _resize(record, smoothing, recalled.model_versions)
-        if certificate is None or resize is None:
+        if certificate is None or (resize := _resize(ledger, record, smoothing, certificate.queries)) is None:
             yield record, None
         else:
             yield record, replace(place_labels(certificate, resize), cost=recalled.cost.at(_price_usd(ledger)))
@@ -68,17 +68,19 @@ def replay_top_k(
     for record in ledger.pictures():
         recalled = ledger.recall(record.id)
         certificate = _told(top_k_plan(smoothing, k, label), Recording(_prefix(recalled.votes)))
-        resize = _resize(record, smoothing, recalled.model_versions)
-        if certificate is None or resize is None:
+        if certificate is None or (resize := _resize(ledger, record, smoothing, certificate.queries)) is None:
             yield record, None
         else:
             yield record, replace(place_top_k(certificate, resize), cost=recalled.cost.at(_price_usd(ledger)))
 
 
 def recall_replies(ledger: LedgerReader, picture: int, labels: LabelMap) -> RecalledReplies:
-    """What is settled of a picture's draws, as scores, and what all of its draws have cost so far, in queries."""
+    """What is settled of a picture's draws, as scores, and what all of its draws have cost so far, in queries.
+
+    model_versions: of its proofs' draws alone. Canaries are nobody's.
+    """
     columns = (draws.c.number, draws.c.status, draws.c.reply, draws.c.unknown, draws.c.model_version)
-    query = select(*columns).where(draws.c.run_id == RUN, draws.c.picture_id == picture)
+    query = select(*columns).where(draws.c.run_id == RUN, draws.c.picture_id == picture, draws.c.number >= CLEAN)
     scores: dict[int, Scores | None] = {}
     versions: set[str] = set()
     cost = Cost()
@@ -87,7 +89,7 @@ def recall_replies(ledger: LedgerReader, picture: int, labels: LabelMap) -> Reca
         if row.status in ("settled", "failed"):
             reply = reply_from_json(row.reply) if row.status == "settled" else None
             scores[row.number] = scores_of(reply, labels)
-            versions.add(row.model_version or "")
+            versions |= {row.model_version or ""} if row.number > CLEAN else set()
     return RecalledReplies(scores, cost, frozenset(versions - {""}))
 
 
@@ -103,9 +105,9 @@ def _told(plan: Generator[Draws, Told, Verdict], draw: Callable[[Draws], Told]) 
         return None
 
 
-def _resize(record: PictureRecord, smoothing: Smoothing, versions: frozenset[str]) -> ResizeMap | None:
-    """None where there is no one picture and no one model to speak of."""
-    if record.size is None or len(versions) > 1:
+def _resize(ledger: LedgerReader, record: PictureRecord, smoothing: Smoothing, queries: int) -> ResizeMap | None:
+    """None where there is no one picture, or no one model answered the draws that the proof rests on."""
+    if record.size is None or len(ledger.versions_told(record.id, queries)) > 1:
         return None
     return resize_map(*record.size, WorkingSize.parse(smoothing.working_size))
 

@@ -64,15 +64,19 @@ class Choice:
     candidates: int
 
 
-def forecast_of(smoothing: Smoothing, prior: Prior, radii: Collection[float] = (0.0,)) -> Forecast:
+def forecast_of(
+    smoothing: Smoothing, prior: Prior, radii: Collection[float] = (0.0,), *, proof_alpha: float | None = None
+) -> Forecast:
     """The forecast of CERTIFY with these settings. radii: of which the certified share is wanted; a target
     procedure proves its own radii alone. What two_sided proves beyond the one-sided bound is left out.
+    proof_alpha: the level at which the votes are judged in the end, where it is another one; of no target.
     """
     method, alpha, sigma = smoothing.certify_method, smoothing.alpha, smoothing.sigma
     if method == "target":
         return forecast_target(prior, ladder_of(smoothing))
     if method == "fixed":
-        return forecast_fixed(prior, n0=smoothing.n0, n=smoothing.n, alpha=alpha, sigma=sigma, radii=[*radii])
+        level = proof_alpha or alpha
+        return forecast_fixed(prior, n0=smoothing.n0, n=smoothing.n, alpha=level, sigma=sigma, radii=[*radii])
     return forecast_largest(
         prior,
         n0=smoothing.n0,
@@ -81,6 +85,7 @@ def forecast_of(smoothing: Smoothing, prior: Prior, radii: Collection[float] = (
         sigma=sigma,
         tolerance=smoothing.tolerance,
         radii=[*radii],
+        proof_alpha=proof_alpha,
     )
 
 

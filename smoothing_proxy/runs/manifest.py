@@ -33,11 +33,16 @@ PACKAGES = (
 
 
 def describe_question(
-    smoothing: Smoothing, classifier: BaseClassifier, *, reference: str, insecure_seed: int | None = None
+    smoothing: Smoothing,
+    classifier: BaseClassifier,
+    *,
+    reference: str,
+    insecure_seed: int | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The settings, the denoiser, the classifier and the label map, as JSON values; no secrets.
 
-    reference: where the labels that count as correct come from.
+    reference: where the labels that count as correct come from. beside: further entries, as JSON values.
     """
     return {
         "smoothing": {**asdict(smoothing), "target_radii": list(smoothing.target_radii)},
@@ -48,6 +53,7 @@ def describe_question(
         "encoding": asdict(classifier.encoding),
         "reference": reference,
         "entropy": described_entropy(insecure_seed),
+        **(beside or {}),
     }
 
 
@@ -68,8 +74,12 @@ def software_versions() -> dict[str, str]:
 
 
 def check_same_question(recorded: Mapping[str, Any], asked: Mapping[str, Any], *, where: str) -> None:
-    """Raises RunMismatchError that names every setting that differs. A new price does not change the question."""
-    differences = _differences(recorded, {**asked, "price_usd": recorded["price_usd"]})
+    """Raises RunMismatchError that names every setting that differs.
+
+    A new price does not change the question, and without a folder-wide statement neither do more pictures.
+    """
+    asked = {**asked, "price_usd": recorded["price_usd"], "encoding": _as_recorded(recorded, asked)}
+    differences = _differences(_of_one_size(recorded), _of_one_size(asked))
     if differences:
         raise RunMismatchError(
             "\n".join(
@@ -89,6 +99,21 @@ def check_same_software(recorded: Mapping[str, str], *, where: str) -> None:
         raise RunMismatchError(
             "\n".join([f"{where}: {reason}; install those again, or use another --out:", *differences])
         )
+
+
+def _as_recorded(recorded: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoding without what a run of before did not know: how copies are made to fit.
+
+    There a copy that did not fit was a vote for nothing, which can only have weakened the proof.
+    """
+    return {key: value for key, value in asked["encoding"].items() if key in recorded["encoding"]}
+
+
+def _of_one_size(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest without the number of pictures, where that is no part of the question."""
+    alone = {"method": "per-picture"}
+    family = manifest.get("family", alone)
+    return {**manifest, "family": alone if family["method"] == "per-picture" else family}
 
 
 def _differences(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:

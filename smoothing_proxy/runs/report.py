@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.ledger.reader import LedgerReader
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.replay import recorded_smoothing
 from smoothing_proxy.runs.canary import drift
+from smoothing_proxy.runs.family import radii_together, recorded_family
+from smoothing_proxy.runs.label_proofs import LabelQuestions, label_rows, labels_statement
 from smoothing_proxy.runs.rows import COLUMNS, certificate_row, is_correct
 from smoothing_proxy.smoothing.plan import largest_provable
 from smoothing_proxy.stats.curves import (
@@ -31,14 +35,19 @@ RADII = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0
 CURVE_POINTS = 201
 
 
-def write_report(ledger: LedgerReader, out: Path) -> dict[str, Any]:
-    """Write the run's files into `out`, each one whole or not at all; returns the summary."""
+def write_report(ledger: LedgerReader, out: Path, labels: LabelMap | None = None) -> dict[str, Any]:
+    """Write the run's files into `out`, each one whole or not at all; returns the summary.
+
+    labels: the run's own label map, for the proofs about several labels that it was asked for.
+    """
     records, verdicts = ledger.pictures(), ledger.verdicts()
-    rows = [certificate_row(record, verdicts.get(record.id)) for record in records]
+    together = radii_together(recorded_family(ledger), verdicts)
+    rows = [certificate_row(record, verdicts.get(record.id), together.get(record.id)) for record in records]
     judged = _judged(records, verdicts)
     summary = summarise(ledger, records, verdicts)
+    summary["proofs"] = _write_label_proofs(ledger, out, labels or LabelMap())
     _replace(out / "certificates.csv", lambda stream: _write_csv(stream, rows))
-    _replace(out / "certificates.jsonl", lambda stream: stream.writelines(json.dumps(row) + "\n" for row in rows))
+    _replace(out / "certificates.jsonl", lambda stream: _write_lines(stream, rows))
     _replace(out / "summary.json", lambda stream: stream.write(json.dumps(summary, indent=2) + "\n"))
     if judged:
         _draw_curve(judged, summary, out / "certified_accuracy.png")
@@ -49,7 +58,8 @@ def summarise(
     ledger: LedgerReader, records: Sequence[PictureRecord], verdicts: Mapping[int, Certificate]
 ) -> dict[str, Any]:
     """The run in figures, as JSON values; every one of them computed from the ledger alone."""
-    smoothing = recorded_smoothing(ledger)
+    smoothing, family = recorded_smoothing(ledger), recorded_family(ledger)
+    together = radii_together(family, verdicts).values()
     manifest = ledger.manifest() or {}
     judged = _judged(records, verdicts)
     largest = largest_provable(smoothing)
@@ -73,7 +83,10 @@ def summarise(
         "average_certified_radius": average_certified_radius(judged) if judged else None,
         "largest_radius": largest,
         "method": smoothing.certify_method,
-        "guarantee": f"per picture: each certificate is false with probability <= {smoothing.alpha:g}",
+        "guarantee": family.statement,
+        "together": [
+            {"radius": asked, "count": sum(radius >= asked for radius in together)} for asked in family.radii
+        ],
         "draws": {
             "answered": cost.queries,
             "failed": sum(failures.values()),
@@ -85,6 +98,17 @@ def summarise(
         "settings": manifest,
         "software": ledger.software(),
     }
+
+
+def _write_label_proofs(ledger: LedgerReader, out: Path, labels: LabelMap) -> dict[str, Any]:
+    """What was written, by file: how many pictures have a proof in it, and what its lines say."""
+    written: dict[str, Any] = {}
+    asked = LabelQuestions.recorded(ledger.manifest() or {})
+    for name, rows in label_rows(ledger, asked, labels):
+        _replace(out / name, partial(_write_lines, rows=rows))
+        proven = sum(row["queries"] is not None for row in rows)
+        written[name] = {"pictures": proven, "guarantee": labels_statement(recorded_family(ledger))}
+    return written
 
 
 def _judged(records: Sequence[PictureRecord], verdicts: Mapping[int, Certificate]) -> list[Judged]:
@@ -108,6 +132,10 @@ def _write_csv(stream: IO[str], rows: Sequence[Mapping[str, Any]]) -> None:
     table = csv.DictWriter(stream, COLUMNS)
     table.writeheader()
     table.writerows(rows)
+
+
+def _write_lines(stream: IO[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    stream.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def _replace(path: Path, write: Callable[[IO[str]], object]) -> None:

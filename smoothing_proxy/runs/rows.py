@@ -19,6 +19,9 @@ COLUMNS = (
     "input_radius",
     "input_size",
     "p_lower",
+    "p_upper",
+    "sequential",
+    "family_radius",
     "votes",
     "n",
     "failed",
@@ -33,8 +36,14 @@ COLUMNS = (
 )
 
 
-def certificate_row(record: PictureRecord, certificate: Certificate | None) -> dict[str, Any]:
-    """The columns of one picture; `certificate` None is a picture without a verdict, most columns None."""
+def certificate_row(
+    record: PictureRecord, certificate: Certificate | None, family_radius: float | None = None
+) -> dict[str, Any]:
+    """The columns of one picture; `certificate` None is a picture without a verdict, most columns None.
+
+    family_radius: within which the label holds together with those of the whole folder. sequential: a test decided
+    when to stop, so that its votes are of no fixed number of draws: Clopper-Pearson says nothing about them.
+    """
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row.update(file=record.name, reference=record.reference, error=record.error)
     if certificate is None:
@@ -48,6 +57,9 @@ def certificate_row(record: PictureRecord, certificate: Certificate | None) -> d
         input_radius=certificate.input_radius,
         input_size=_size(certificate.input_size),
         p_lower=certificate.p_lower,
+        p_upper=certificate.p_upper,
+        sequential=certificate.sequential,
+        family_radius=family_radius,
         votes=certificate.votes.of(certificate.label),
         n=certificate.votes.n,
         failed=certificate.votes.failed,

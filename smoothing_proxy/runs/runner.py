@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -15,6 +15,7 @@ from smoothing_proxy.images import noise, pixels
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.store import Ledger
 from smoothing_proxy.runs.canary import Canary
+from smoothing_proxy.runs.family import Family
 from smoothing_proxy.runs.manifest import (
     check_same_question,
     check_same_software,
@@ -76,6 +77,8 @@ class _Work:
         if self.canary is not None:
             try:
                 await self.canary.ask(self.halt)
+            except BudgetExceededError:
+                pass  # its one query may have been billed, and the rest is promised to pictures
             except Exception as reason:  # noqa: BLE001 (raised by `run` once everything in flight has settled)
                 self.halt.request(reason)
 
@@ -90,6 +93,8 @@ class FolderRun:
     together; None takes as many as keep the vendor busy. canaries: ask about one clean picture as well, at the
     start, in the middle and at the end. insecure_seed: derives each picture's noise from this number, its name
     and its pixels, so that a run can be repeated; whoever knows it can defeat the proof.
+    family: what the certificates say together; `smoothing` has what it leaves to one picture. None: each for
+    itself. beside: further entries of the run's question, as JSON values.
     """
 
     ledger: Ledger
@@ -103,14 +108,20 @@ class FolderRun:
     pictures_at_once: int | None = None
     canaries: bool = False
     insecure_seed: int | None = None
+    family: Family | None = None
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
     def begin(self, where: str) -> None:
         """Write the question down, or check that it is the one which the ledger's draws answer.
 
-        where: the run's folder, for messages. Raises RunMismatchError when it is another question, and
-        DenoiserError when the denoiser cannot take this noise level.
+        where: the run's folder, for messages. Raises RunMismatchError when it is another question, or the folder
+        has grown beyond what its family was shared out over; ConfigError when the settings are not those that the
+        family leaves to one picture; DenoiserError when the denoiser cannot take this noise level.
         """
         self.classifier.check_sigma()
+        there = {record.name for record in self.ledger.pictures()}
+        family = self.family or Family("per-picture", self.smoothing.alpha, len({*self.names}))
+        family.check(self.smoothing)
         question = describe_question(
             self.smoothing,
             self.classifier,
@@ -118,15 +129,16 @@ class FolderRun:
             if self.reference is None
             else "given labels",
             insecure_seed=self.insecure_seed,
+            beside={"family": family.described(), **self.beside},
         )
         recorded = self.ledger.manifest()
-        if recorded is None:
-            self.ledger.begin(question, software_versions())
-        else:
+        if recorded is not None:
             check_same_question(recorded, question, where=where)
             if self.ledger.totals.pictures_begun() - self.ledger.verdicts().keys():
                 check_same_software(self.ledger.software(), where=where)
-        there = {record.name for record in self.ledger.pictures()}
+        family.check_pictures(len(there.union(self.names)), where=where)
+        if recorded is None:
+            self.ledger.begin(question, software_versions())
         self.ledger.add_pictures([name for name in self.names if name not in there])
         self.ledger.refer(self.reference or {})
 

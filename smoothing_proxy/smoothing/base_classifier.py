@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -44,9 +43,8 @@ class BaseClassifier:
         self.denoiser = denoiser
         self.sigma = sigma
         self.labels = labels or LabelMap()
-        encoding = encoding or backend.encoding
-        # What the classifier needs at least is not for the user to take away.
-        self.encoding = replace(encoding, min_side_px=max(encoding.min_side_px, backend.encoding.min_side_px))
+        # What the classifier takes is not for the user to change.
+        self.encoding = (encoding or backend.encoding).within(backend.encoding)
         self._one_denoiser = threading.Lock()
 
     def check_sigma(self) -> None:

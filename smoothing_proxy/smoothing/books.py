@@ -62,19 +62,21 @@ class Books:
     async def returned(self, items: Sequence[Copy], error: BackendError) -> None:
         """See Hooks.returned."""
         draws = [draw for draw, _ in items]
-        await self._journal.withdrawn(self._picture, draws, maybe_billed=error.maybe_billed)
+        # First of all: a draw whose end cannot be written down stays written down as sent, which is charged.
         self._in_flight.difference_update(draws)
+        await self._journal.withdrawn(self._picture, draws, maybe_billed=error.maybe_billed)
         self._stream.take_back(draws, error)
 
     async def settled(self, items: Sequence[Copy], answers: Sequence[Reply | BackendError]) -> None:
         """See Hooks.settled."""
         outcomes = [self._outcome(draw, answer) for (draw, _), answer in zip(items, answers, strict=True)]
-        await self._journal.settled(self._picture, outcomes)
         self._in_flight.difference_update(draw for draw, _ in items)
+        await self._journal.settled(self._picture, outcomes)
         self._stream.take_note(outcomes)
 
     async def withdrawn(self, items: Sequence[Copy]) -> None:
         """See Hooks.withdrawn. What came back before was written down when it did."""
         draws = [draw for draw, _ in items if draw in self._in_flight]
         if draws:
+            self._in_flight.difference_update(draws)
             await self._journal.withdrawn(self._picture, draws)

@@ -19,7 +19,7 @@ from smoothing_proxy.errors import ConfigError
 from smoothing_proxy.images.codec import Encoding
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.label_plans import check_watched, labels_plan, top_k_plan
-from smoothing_proxy.smoothing.observe import Observer, Recalled
+from smoothing_proxy.smoothing.observe import Journal, Observer, Recalled
 from smoothing_proxy.smoothing.picture import ImageLike, Picture, canonical, prepare
 from smoothing_proxy.smoothing.placing import place_labels, place_top_k
 from smoothing_proxy.smoothing.plan import certify_plan, predict_plan, warm
@@ -41,7 +41,8 @@ class AsyncSmoothedClassifier:
     smoothing: sigma, n0, n, alpha. labels: from the classifier's labels to yours. encoding: of the copies; None
     takes what the backend prefers. in_flight: requests under way at once; None likewise. transport: retries,
     rate and outages; None takes the defaults for a vendor, and neither limits nor retries on this machine.
-    Draws are not remembered: to certify a folder without ever paying twice, use a run.
+    journal: is told of each draw before it is sent, so that it can keep a budget; None for none. Draws are not
+    remembered: to certify a folder without ever paying twice, use a run.
 
     Use it as an asynchronous context manager: leaving it closes the backend.
     Raises ConfigError for an unknown backend or denoiser, DenoiserError for weights that cannot be used.
@@ -57,6 +58,7 @@ class AsyncSmoothedClassifier:
         encoding: Encoding | None = None,
         in_flight: int | None = None,
         transport: TransportSettings | None = None,
+        journal: Journal | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self.smoothing = smoothing
@@ -69,7 +71,9 @@ class AsyncSmoothedClassifier:
             encoding=encoding,
         )
         classifier.check_sigma()
-        self._sampler = Sampler(classifier, in_flight=in_flight, transport=transport, observers=observers)
+        self._sampler = Sampler(
+            classifier, in_flight=in_flight, transport=transport, journal=journal, observers=observers
+        )
         self._ids = count()
 
     async def certify(self, image: ImageLike) -> Certificate:

@@ -24,6 +24,7 @@ from smoothing_proxy.types import Certificate, Draws, Label, Prediction, Votes
 __all__ = [
     "ESTIMATION",
     "SELECTION",
+    "Climb",
     "Plan",
     "certify_plan",
     "ladder_of",
@@ -121,26 +122,68 @@ def target_plan(smoothing: Smoothing) -> Plan[Certificate]:
     Several radii are hypotheses on one stream: the largest one is reported that was proven with all smaller ones,
     for the same label, and the error is alpha for all of them together (stats.sequential.ladder_error).
     """
-    ladder = ladder_of(smoothing)
+    climb = Climb(smoothing)
     ahead = Lookahead(smoothing.lookahead, eager=smoothing.policy == "latency")
-    counts: Counter[Label] = Counter()
-    n = proven = 0
-    label: Label | None = None
-    while proven < len(ladder):
-        rung = ladder[proven][1]
-        leader = label or _leader(counts)
-        k = counts[leader] if leader else 0
-        if rung.certifies(n, k):
-            label, proven = leader, proven + 1
-            continue
-        if rung.is_hopeless(n, k):
-            break
-        vote = yield ahead.one_of(ESTIMATION, rung.fewest_more(n, k), left=smoothing.max_queries - n)
-        counts.update(vote.counts)
-        n += 1
-    radius = ladder[proven - 1][0] if proven else None
-    votes = Votes(counts, n - counts.total())
-    return proven_within(radius, label, votes, sigma=smoothing.sigma, alpha=smoothing.alpha)
+    while not climb.has_ended:
+        vote = yield ahead.one_of(ESTIMATION, climb.fewest_more, left=smoothing.max_queries - climb.n)
+        climb.told(vote)
+    return climb.certificate
+
+
+class Climb:
+    """What a target procedure has proven of its ladder, looked at after every draw."""
+
+    def __init__(self, smoothing: Smoothing) -> None:
+        self._smoothing = smoothing
+        self._ladder = ladder_of(smoothing)
+        self._counts: Counter[Label] = Counter()
+        self._proven = 0
+        self._label: Label | None = None
+        self.n = 0
+        self._look()
+
+    def told(self, vote: Votes) -> None:
+        """The next draw, in issue order."""
+        self._counts.update(vote.counts)
+        self.n += 1
+        self._look()
+
+    @property
+    def next_radius(self) -> float | None:
+        """What is to be proven next; None where all is."""
+        return self._ladder[self._proven][0] if self._proven < len(self._ladder) else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all is proven, or what is left not worth going on for."""
+        return self.next_radius is None or self._ladder[self._proven][1].is_hopeless(self.n, self._votes)
+
+    @property
+    def fewest_more(self) -> int:
+        """The fewest further draws that could prove the next radius."""
+        return self._ladder[self._proven][1].fewest_more(self.n, self._votes)
+
+    @property
+    def certificate(self) -> Certificate:
+        """What is proven so far, as if the draws ended here."""
+        radius = self._ladder[self._proven - 1][0] if self._proven else None
+        votes = Votes(self._counts, self.n - self._counts.total())
+        smoothing = self._smoothing
+        return proven_within(radius, self._label, votes, sigma=smoothing.sigma, alpha=smoothing.alpha)
+
+    @property
+    def _leader(self) -> Label | None:
+        """Once a radius is proven for a label, the next ones are for the same."""
+        return self._label or min(self._counts, key=lambda label: (-self._counts[label], label), default=None)
+
+    @property
+    def _votes(self) -> int:
+        leader = self._leader
+        return self._counts[leader] if leader else 0
+
+    def _look(self) -> None:
+        while self.next_radius is not None and self._ladder[self._proven][1].certifies(self.n, self._votes):
+            self._label, self._proven = self._leader, self._proven + 1
 
 
 def fixed_predict_plan(smoothing: Smoothing) -> Plan[Prediction]:
@@ -161,7 +204,3 @@ def mode_plan(smoothing: Smoothing) -> Plan[Prediction]:
         test.vote(vote.top())
     p_value, alpha = test.p_value, smoothing.alpha
     return Prediction(test.leader if p_value <= alpha else None, p_value, alpha, test.votes)
-
-
-def _leader(counts: Counter[Label]) -> Label | None:
-    return min(counts, key=lambda label: (-counts[label], label), default=None)

@@ -18,7 +18,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from smoothing_proxy.denoisers.base import FixedBatches
-from smoothing_proxy.errors import BackendError, ModelChangedError
+from smoothing_proxy.errors import BackendError, ConfigError, ModelChangedError
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.books import Books, Copy
 from smoothing_proxy.smoothing.drive import drive
@@ -61,7 +61,7 @@ class Sampler:
     in_flight: requests under way at once; None takes what the backend recommends. Copies wait in memory only
     for about one round of requests, whatever n is. transport: retries, rate and outages; None takes the defaults
     for a vendor, and for a classifier on this machine neither limits nor retries.
-    Raises ConfigError when in_flight is below 1.
+    Raises ConfigError when in_flight is below 1, or more than a remote backend sends at once.
     """
 
     def __init__(
@@ -75,6 +75,11 @@ class Sampler:
     ) -> None:
         backend = classifier.backend
         in_flight = backend.concurrency if in_flight is None else in_flight
+        if backend.remote and in_flight > backend.concurrency:
+            raise ConfigError(
+                f"in_flight is {in_flight}, and {backend.name} sends {backend.concurrency} requests at once: make "
+                f"it with concurrency={in_flight}, or leave in_flight out"
+            )
         self.classifier = classifier
         self.journal = journal or ForgetfulJournal()
         self.observers = observers

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -32,6 +33,7 @@ __all__ = [
     "claims_hold",
     "claims_hold_so_far",
     "false_claim_p_value",
+    "holm_radii",
     "rejected",
 ]
 
@@ -71,6 +73,44 @@ def claims_hold(certificates: Sequence[Certificate], radius: float, *, alpha: fl
     stepped = rejected(fixed, alpha=alpha, method="holm")
     alone = rejected(p_values, alpha=alpha, method="bonferroni")
     return [one if c.sequential else held for c, one, held in zip(certificates, alone, stepped, strict=True)]
+
+
+def holm_radii(
+    certificates: Sequence[Certificate], radii: Sequence[float], *, alpha: float, m: int
+) -> list[float | None]:
+    """For each certificate the largest of `radii` that is proven together with all the others', None for none.
+
+    Any radius that is returned is false with probability <= alpha, all of them together. radii: in the space where
+    the noise was added, fixed before the votes are seen. m: pictures, fixed as well, at least as many as there are
+    certificates: those that have none yet count as unproven, so that what is proven once stays so.
+
+    Holm's procedure, in which a picture makes room for the others once its largest radius is proven: every radius
+    whose p-value is at most alpha / (pictures with a radius that is unproven), and again, until nothing is added.
+    Before a false radius is proven, every picture that has any still counts among those, m0 of them or more. One
+    picture's p-values rise with the radius, so that its smallest false one has a p-value <= alpha / m0, which
+    happens to any of the m0 with probability <= alpha (the sequential rejection principle; Goeman and Solari,
+    Annals of Statistics 38, 2010). With one radius this is `claims_hold` by "holm".
+
+    Raises ConfigError for alpha outside [1e-100, 1), no radius or one that is negative or not finite, and for a
+    sequential certificate: its label was chosen by the draws that test it, which Holm's argument does not cover.
+    ValueError for an m that is less than the number of certificates.
+    """
+    check_alpha(alpha)
+    ladder = sorted({*radii})
+    if not ladder:
+        raise ConfigError("Holm's procedure needs a radius, fixed before the draws")
+    if any(certificate.sequential for certificate in certificates):
+        raise ConfigError("Holm's procedure: sequential certificates' labels were chosen by what tests them")
+    if m < len(certificates):
+        raise ValueError(f"m must be a number of pictures, at least the {len(certificates)} there are, not {m}")
+    p_values = [[false_claim_p_value(certificate, radius) for radius in ladder] for certificate in certificates]
+    proven = [0] * len(p_values)
+    while unproven := m - sum(count == len(ladder) for count in proven):
+        more = [sum(1 for _ in takewhile((alpha / unproven).__ge__, rising)) for rising in p_values]
+        if more == proven:
+            break
+        proven = more
+    return [ladder[count - 1] if count else None for count in proven]
 
 
 def false_claim_p_value(certificate: Certificate, radius: float) -> float:

@@ -103,13 +103,17 @@ def forecast_largest(
     sigma: float,
     tolerance: float,
     radii: Sequence[float] = (0.0,),
+    proof_alpha: float | None = None,
 ) -> Forecast:
-    """Of smoothing.plan.largest_plan: the pilot's outcomes one by one, each with its own number of fresh draws."""
+    """Of smoothing.plan.largest_plan: the pilot's outcomes one by one, each with its own number of fresh draws.
+
+    proof_alpha: the level that radii are proven at, where it is another one than the pilot reckons with.
+    """
     pilot = prior.weight[:, np.newaxis] * _binomial(n0, prior.p)  # [m, n0 + 1]
     drawn = np.array([pilot_estimation(_pilot(k, n0), n_max, alpha, tolerance) for k in range(n0 + 1)])
     certified, chances = [np.zeros(1)], [np.zeros(1)]
     for n in sorted({*drawn.tolist()} - {0}):
-        certified.append(_radii(n, alpha, sigma))
+        certified.append(_radii(n, proof_alpha or alpha, sigma))
         chances.append(_mixed(pilot @ (_found(n0) * (drawn == n)), n, prior.p))
     return _certified(
         n0 + n_max, n0 + drawn, pilot.sum(axis=0), radii, np.concatenate(certified), np.concatenate(chances)

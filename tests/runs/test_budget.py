@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.backends.scripted import ScriptedBackend
 from smoothing_proxy.denoisers.registry import denoiser
 from smoothing_proxy.errors import BackendError, BackendTimeoutError, BudgetExceededError, RequestRejectedError
+from smoothing_proxy.images.codec import EncodedImage, Encoding, encode
 from smoothing_proxy.ledger.account import Account
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.ledger.store import Ledger
@@ -25,11 +26,13 @@ from smoothing_proxy.runs.waiting import Waiting
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.halt import Halt
 from smoothing_proxy.smoothing.settings import Smoothing
+from smoothing_proxy.transport.settings import TransportSettings
 from smoothing_proxy.types import Certificate, Reply, ScoredLabel
 from tests.runs.silent import Silent
 
 SMOOTHING = Smoothing(sigma=0.25, n0=5, n=20, alpha=0.01)
 PER_PICTURE = 25
+HASTY = TransportSettings(requests_per_s=1_000, backoff_base_s=0.01, backoff_max_s=0.02)
 
 
 @dataclass
@@ -49,7 +52,14 @@ class Folder:
         names = sorted(path.name for path in self.path.glob("*.png"))
         with Ledger(self.path / "ledger.db", limit_queries=limit) as ledger:
             run = FolderRun(
-                ledger, classifier, SMOOTHING, self.path, names, dict.fromkeys(names, "cat"), canaries=canaries
+                ledger,
+                classifier,
+                SMOOTHING,
+                self.path,
+                names,
+                dict.fromkeys(names, "cat"),
+                transport=HASTY if backend.remote else None,
+                canaries=canaries,
             )
             run.begin("here")
             fault = None
@@ -113,6 +123,32 @@ def test_canaries_ask_at_the_start_in_the_middle_and_at_the_end(folder: Folder) 
     assert summary["drift"] == {
         "canaries": 3, "changed": False, "votes": ["cat"], "model_versions": [""], "confidence_change": 0.0
     }  # fmt: skip
+
+
+class SilentAboutTheClean:
+    """Never answers about one copy, and may have billed it each time."""
+
+    name, batch_size, concurrency, price_usd, remote, encoding = "silent", 1, 4, 0.001, True, Encoding("png")
+    fingerprint: Mapping[str, str] = {"name": "silent"}
+
+    def __init__(self, clean: bytes) -> None:
+        self._clean = clean
+
+    async def classify(self, copies: Sequence[EncodedImage]) -> Sequence[Reply | BackendError]:
+        if copies[0].data == self._clean:
+            raise BackendTimeoutError("silent: no answer", backend="silent")
+        return [Reply((ScoredLabel("cat", 0.9),))]
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+def test_a_canary_that_needs_more_than_was_kept_for_it_takes_nothing_from_the_pictures(folder: Folder) -> None:
+    clean = encode(np.zeros((8, 8, 3), np.uint8), Encoding("png")).data
+    fault, summary = folder.run(SilentAboutTheClean(clean), 4 * PER_PICTURE + 3, canaries=True)
+    assert fault is None
+    assert summary["pictures"]["decided"] == 4
+    assert folder.spent == [4 * PER_PICTURE + 3]
 
 
 def test_a_classifier_that_changes_between_certificates_is_reported(folder: Folder) -> None:

@@ -95,7 +95,6 @@ def made(ratio: float, n_max: int) -> Boundary:
     return boundary(required_probability(ratio, 1.0), ALPHA, n_max)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_the_error_with_ten_thousand_draws_is_exactly_at_most_alpha(ratio: float) -> None:
     rule = made(ratio, 10_000)

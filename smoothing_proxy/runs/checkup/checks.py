@@ -95,7 +95,8 @@ def backend_finding(backend: Backend, credential: str) -> Finding:
 
 def copy_finding(copy: EncodedImage, encoding: Encoding, limits: Limits | None, backend: Backend) -> Finding:
     """Whether a noisy, denoised copy is what the vendor takes, and in which encodings it would be."""
-    size = f"{copy.width}x{copy.height} px as {encoding}: {len(copy.data):,} bytes a copy"
+    written = str(encoding) if copy.format == encoding.format else copy.format
+    size = f"{copy.width}x{copy.height} px as {written}: {len(copy.data):,} bytes a copy"
     figures = {"bytes": len(copy.data), "height": copy.height, "width": copy.width, "encoding": str(encoding)}
     if limits is None:
         return Finding("copy", "ok", f"{size}; no limit is known", figures=figures)
@@ -115,6 +116,9 @@ def copy_finding(copy: EncodedImage, encoding: Encoding, limits: Limits | None, 
         )
         return Finding("copy", "fail", text, mend, figures=figures)
     text = f"{size} of {limits.image_bytes:,} that are taken" + (f" (others: {said})" if said else "")
+    if copy.format != encoding.format:
+        mend = "set the encoding to what is sent all the same: each copy is encoded several times until it fits"
+        return Finding("copy", "warn", f"too large as {encoding}, so made to fit: {text}", mend, figures=figures)
     if len(copy.data) > NEARLY_FULL * limits.image_bytes:
         return Finding(
             "copy", "warn", text, "another picture may be too large: use a smaller encoding", figures=figures
@@ -184,8 +188,8 @@ def _other_encodings(copy: EncodedImage, limits: Limits, backend: Backend) -> Ma
 
 
 def _most_in_a_request(copy: EncodedImage, limits: Limits, backend: Backend) -> int:
-    """How many such copies one request carries, in base64; Google's backend cuts its requests by itself."""
-    if backend.batch_size == 1 or backend.name == "google-vision":
+    """How many such copies one request carries, in base64; these backends cut their requests by themselves."""
+    if backend.batch_size == 1 or backend.name in ("clarifai", "google-vision"):
         return backend.batch_size
     room = limits.request_bytes - 200_000  # what stands around the pictures, at most
     return max(0, room // (4 * -(-len(copy.data) // 3) + 1_000))

@@ -49,6 +49,7 @@ _PAID = """
 [run]
 # pictures_at_once = 4                 # left out, as many as keep the vendor busy
 # in_flight = 16                       # requests under way at once; left out, the backend's own number
+# family = "bonferroni"                # what all certificates say together; left out, each speaks for itself
 
 [budget]
 usd = 20                               # never more, over all resumptions; queries = ... counts queries instead
@@ -71,7 +72,7 @@ region = "eu-west-1"                   # one that has Rekognition
 # profile = "YOUR-PROFILE"
 # endpoint = "http://127.0.0.1:8080"   # another address, such as that of `smoothing-proxy simulate aws`
 max_labels = 100                       # in one reply, the best first
-concurrency = 16                       # requests in flight at once
+# concurrency = 16                     # requests in flight at once, where [run] in_flight does not say
 encoding = "png"                       # "jpeg:95" is smaller; at most 5 MB a copy
 # price_usd_per_1000 = 1.00            # what you pay, where it is not the list price,
 # price_as_of = "2026-11-21"           # and since when you know
@@ -86,7 +87,7 @@ api_key_env = "GOOGLE_VISION_KEY"
 # endpoint = "eu-vision.googleapis.com:443"
 max_labels = 10                        # in one reply, the best first
 batch = 16                             # copies in one request; each is billed
-concurrency = 8                        # requests in flight at once
+# concurrency = 8                      # requests in flight at once, where [run] in_flight does not say
 encoding = "png"                       # "jpeg:95" is smaller
 # price_usd_per_1000 = 1.50            # what you pay, where it is not the list price,
 # price_as_of = "2026-11-21"           # and since when you know
@@ -100,7 +101,7 @@ key_env = "AZURE_VISION_KEY"           # the environment variable that holds the
 # entra = true                         # sign in with Entra ID instead (needs azure-identity)
 version = "4.0"                        # "3.2" is Computer Vision
 model_version = "latest"               # a date pins it, so that it cannot change under a run
-concurrency = 16                       # requests in flight at once
+# concurrency = 16                     # requests in flight at once, where [run] in_flight does not say
 encoding = "png"                       # "jpeg:95" is smaller
 # price_usd_per_1000 = 1.00            # what you pay, where it is not the list price,
 # price_as_of = "2026-11-21"           # and since when you know
@@ -118,7 +119,7 @@ model_version = "YOUR-VERSION"         # pins it, so that it cannot change under
 # concepts = ["dog", "cat"]            # score these alone, as the model spells them
 max_concepts = 50                      # in one reply, the best first
 batch = 16                             # copies in one request; each is one operation
-concurrency = 8                        # requests in flight at once
+# concurrency = 8                      # requests in flight at once, where [run] in_flight does not say
 encoding = "png"                       # "jpeg:95" is smaller
 # price_usd_per_1000 = 1.20            # what you pay, where it is not the list price,
 # price_as_of = "2026-11-21"           # and since when you know
@@ -135,7 +136,7 @@ labels = ["dog", "cat", "bird", "something else"]
 detail = "low"                         # of the picture: "auto", "low" or "high"; it decides about the price
 # temperature = 0.0                    # "default" for models that take none
 # extra = { seed = 7 }                 # further keys of each request
-concurrency = 8                        # requests in flight at once
+# concurrency = 8                      # requests in flight at once, where [run] in_flight does not say
 encoding = "png"                       # "jpeg:95" is smaller
 # Tokens are sold, not pictures, so there is no list price: put down what a thousand pictures cost YOU.
 price_usd_per_1000 = 1.00
@@ -157,7 +158,7 @@ model_version_path = "$.model"         # "" where the reply does not say
 # request_id_path = "$.id"
 max_bytes = 5_000_000                  # of a picture; 0 for no limit
 min_side_px = 0                        # smaller copies are enlarged to it
-concurrency = 8                        # requests in flight at once
+# concurrency = 8                      # requests in flight at once, where [run] in_flight does not say
 encoding = "png"                       # "jpeg:95" is smaller
 price_usd_per_1000 = 1.00              # what a thousand pictures cost you; 0 for nothing
 price_as_of = ""                       # since when you know

@@ -33,8 +33,15 @@ RESULTS = ROOT / "docs" / "comparison"
 
 FILTERED = re.compile(r"(?P<base>.+?)-(?P<filter>wavelet|gaussian|median)(?:-(?P<value>[\w.]+))?")
 SPECS = {"wavelet": "wavelet:{},level=3", "gaussian": "gaussian:{}", "median": "median:{}"}
-SMALL = ("dwt-small", "blur-small", "blur-photographs-small", "three-defences-small", "photographs-small")
-FULL = tuple(name.removesuffix("-small") for name in SMALL)
+SMALL = (
+    "dwt-small",
+    "blur-small",
+    "blur-photographs-small",
+    "three-defences-small",
+    "three-defences-unseen-small",
+    "photographs-small",
+)
+FULL = ("dwt", "blur", "blur-photographs", "three-defences", "photographs")
 
 
 def networks(study: Path) -> Iterator[Path]:

@@ -11,8 +11,8 @@
     name = "wavelet:haar"            # every further key is an option of that denoiser
 
     [labels]                         # a label map; see smoothing_proxy.backends.labels
-    [encoding]                       # format, quality, min_side_px
-    [run]                            # in_flight, pictures_at_once, canaries
+    [encoding]                       # format, quality, min_side_px, max_side_px, max_bytes
+    [run]                            # in_flight, pictures_at_once, canaries, family, family_size, family_radii
     [budget]                         # queries, usd
     [transport]                      # requests_per_s, attempts, ...; see smoothing_proxy.transport.settings
 
@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
@@ -52,18 +52,25 @@ class NamedOptions(Settings):
 
 
 class RunOptions(Settings):
-    """in_flight: requests under way at once; None takes the backend's.
+    """in_flight: requests under way at once, and so the backend's `concurrency` too; None takes the backend's.
 
     pictures_at_once: whose draws are under way together; None takes 4, and as many as keep the vendor busy where
     each picture has few draws in flight, as sequential proofs do.
 
     canaries: three more queries about one clean picture, to see whether the classifier changes during the run;
     None asks them where queries are paid.
+
+    family: what the certificates say together (smoothing_proxy.runs.family): "per-picture", "bonferroni" or
+    "holm". family_size: pictures that alpha is shared out over, fixed when the run begins; None takes as many as
+    there are then, and no further one can be added. family_radii: those that "holm" is asked about.
     """
 
     in_flight: int | None = Field(default=None, ge=1)
     pictures_at_once: int | None = Field(default=None, ge=1)
     canaries: bool | None = None
+    family: Literal["per-picture", "bonferroni", "holm"] = "per-picture"
+    family_size: int | None = Field(default=None, ge=1)
+    family_radii: tuple[float, ...] = ()
 
 
 class Budget(Settings):

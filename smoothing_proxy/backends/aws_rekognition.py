@@ -48,7 +48,7 @@ class AwsRekognition:
         boto3 obeys: FIPS and dual-stack endpoints, AWS_CA_BUNDLE, HTTPS_PROXY and NO_PROXY.
     max_labels: how many labels a reply carries at most, the best first.
     concurrency: calls in flight at once.
-    encoding: "png", "jpeg" or "jpeg:80"; sides below 80 px are enlarged to it.
+    encoding: "png", "jpeg" or "jpeg:80". Copies are made to fit: 80 to 10,000 px a side, 5 MB (images.codec).
     price_usd_per_1000, price_as_of: yours, where it is not the list price.
     verify: a file of certificates to trust for the endpoint; "" for that of AWS_CA_BUNDLE, or the usual ones.
 
@@ -88,6 +88,7 @@ class AwsRekognition:
         self.price_usd, self.price_as_of = price.usd, price.as_of
         self._max_labels = max_labels
         self._account = AwsAccount(NAME, region=region, profile=profile, endpoint=endpoint)
+        self.address = self._account.url
         self._api = HttpApi(
             NAME,
             concurrency=concurrency,
@@ -127,7 +128,8 @@ class AwsRekognition:
             return await self._api.send("POST", self._account.url, headers=headers, content=body)
         except (BackendTimeoutError, BackendUnavailableError) as error:
             failure = error
-        raise type(failure)(f"{failure}; {_ADVICE[type(failure)]}", backend=NAME)
+        where = f"asked for DetectLabels in {self._account.region}"
+        raise type(failure)(f"{failure}, {where}; {_ADVICE[type(failure)]}", backend=NAME)
 
 
 def _fingerprint(account: AwsAccount, max_labels: int) -> dict[str, str]:
@@ -165,7 +167,9 @@ def _fitting(copy: EncodedImage) -> str:
 
 
 def _encoding(text: str) -> Encoding:
-    encoding = Encoding.parse(text, min_side_px=LIMITS.min_side_px)
+    encoding = Encoding.parse(
+        text, min_side_px=LIMITS.min_side_px, max_side_px=LIMITS.max_side_px, max_bytes=LIMITS.image_bytes
+    )
     if encoding.format not in LIMITS.formats:
         raise ConfigError(f"{NAME}: encoding is {text!r}; expected 'png', 'jpeg' or 'jpeg:95'")
     return encoding

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import os
 import re
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -15,7 +16,13 @@ from smoothing_proxy.backends.base import Forwarded
 from smoothing_proxy.backends.before_sending import check_copy, encoding_within, secret_of
 from smoothing_proxy.backends.http import HttpApi, http_url, retry_after_s
 from smoothing_proxy.backends.prices import price_of
-from smoothing_proxy.errors import AuthenticationError, BackendError, ConfigError, nearest
+from smoothing_proxy.errors import (
+    AuthenticationError,
+    BackendError,
+    BackendUnavailableError,
+    ConfigError,
+    nearest,
+)
 from smoothing_proxy.images.codec import EncodedImage
 from smoothing_proxy.types import Reply
 from smoothing_proxy.wire.azure import LIMITS, Version, error_of, headers_for, reply_of, tag_url
@@ -26,6 +33,9 @@ __all__ = ["AzureVision", "TokenCredential"]
 NAME = "azure-vision"
 
 SCOPE = "https://cognitiveservices.azure.com/.default"
+
+_NO_ANSWER = frozenset({"ServiceRequestError", "ServiceResponseError"})
+"""Of azure-core, which need not be installed."""
 
 RENEWED_S = 300.0
 """A token is renewed so long before it expires."""
@@ -121,7 +131,7 @@ class AzureVision:
             read_timeout_s=read_timeout_s,
             verify=verify,
         )
-        self._address = address
+        self.address = address
         self._url = tag_url(address, version, model_version=model_version)
         self._version: Version = version
         self._now = now
@@ -144,7 +154,7 @@ class AzureVision:
     async def forward(self, request: HttpRequest) -> Forwarded:
         """See Forwards: any of the vision service's operations, below this endpoint."""
         headers = {**await self._signed(), **request.headers}
-        url = self._address + request.target
+        url = self.address + request.target
         reply = await self._api.send("POST", url, headers=headers, content=request.body)
         if reply.status < 300:
             return Forwarded(reply)
@@ -176,7 +186,7 @@ class _Token:
         self._closed = False
 
     async def text(self) -> str:
-        """The token. Raises AuthenticationError when none is to be had."""
+        """The token. Raises AuthenticationError when none is to be had, BackendUnavailableError for the moment."""
         async with self._asking:
             if not self._text or self._now().timestamp() >= self._renew_at:
                 await self._renew()
@@ -192,16 +202,36 @@ class _Token:
         try:
             token = await self._credential.get_token(SCOPE)
         except Exception as error:  # noqa: BLE001 (every credential of the chain fails in its own way)
-            failure = AuthenticationError(
-                f"{NAME}: no token of Entra ID ({type(error).__name__}); sign in (az login), or give this "
-                "machine's identity the role Cognitive Services User",
-                backend=NAME,
-                attempts=0,
-            )
+            failure = _token_failure(error)
         else:
             self._text, self._renew_at = token.token, token.expires_on - RENEWED_S
             return
         raise failure  # outside of the handler: the error may hold what was sent
+
+
+def _token_failure(error: Exception) -> BackendError:
+    """Nothing was sent to the vision service. Its words are not repeated: they may hold what was sent."""
+    kind = type(error).__name__
+    if _may_pass(error):
+        return BackendUnavailableError(
+            f"{NAME}: no token of Entra ID for the moment ({kind}); check the network", backend=NAME
+        )
+    return AuthenticationError(
+        f"{NAME}: no token of Entra ID ({kind}); sign in (az login), or give this machine's identity the role "
+        "Cognitive Services User",
+        backend=NAME,
+        attempts=0,
+    )
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it is the network or Entra itself that failed, and not the identity that was refused."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return status in (408, 429) or status >= 500
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return True
+    return not _NO_ANSWER.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 def _endpoint(endpoint: str, variable: str, environ: Mapping[str, str]) -> str:

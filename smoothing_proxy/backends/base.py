@@ -11,7 +11,7 @@ from smoothing_proxy.images.codec import EncodedImage, Encoding
 from smoothing_proxy.types import Reply
 from smoothing_proxy.wire.base import HttpReply, HttpRequest
 
-__all__ = ["Backend", "Forwarded", "Forwards"]
+__all__ = ["Addressed", "Backend", "Forwarded", "Forwards"]
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class Backend(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many requests are best in flight at once, >= 1."""
+        """How many requests are best in flight at once, >= 1; of a remote one, the most that it sends at once."""
         ...
 
     @property
@@ -63,6 +63,16 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Release connections, threads and memory. Calling it twice is fine."""
+        ...
+
+
+@runtime_checkable
+class Addressed(Protocol):
+    """A backend whose classifier is elsewhere. A connection to it, over which nothing is sent, costs nothing."""
+
+    @property
+    def address(self) -> str:
+        """As in "https://vision.example.com:8443/v1"; neither a user nor a query is in it."""
         ...
 
 

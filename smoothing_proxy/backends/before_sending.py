@@ -23,11 +23,13 @@ def secret_of(environ: Mapping[str, str], variable: str, *, source: str) -> str:
 
 
 def encoding_within(text: str, limits: Limits, *, source: str) -> Encoding:
-    """`text` ("png", "jpeg", "jpeg:80"), enlarging to the smallest side that is taken.
+    """`text` ("png", "jpeg", "jpeg:80"), whose copies are made to fit these limits.
 
     Raises ConfigError for a format that is not taken.
     """
-    encoding = Encoding.parse(text, min_side_px=limits.min_side_px)
+    encoding = Encoding.parse(
+        text, min_side_px=limits.min_side_px, max_side_px=limits.max_side_px, max_bytes=limits.image_bytes
+    )
     if encoding.format not in limits.formats:
         raise ConfigError(f"{source}: {text!r} is not taken; expected one of {', '.join(limits.formats)}")
     return encoding

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import final
+from typing import TypeAlias, final
 
 from smoothing_proxy.backends.before_sending import check_copy, encoding_within, secret_of
 from smoothing_proxy.backends.http import HttpApi, http_url, retry_after_s
@@ -33,6 +34,9 @@ WRAPPING = 1000
 """Bytes of a request beside its pictures and concepts, and of each picture beside its base64; more than needed."""
 
 
+Answers: TypeAlias = Sequence[Reply | BackendError]
+
+
 def _utc() -> datetime:
     return datetime.now(UTC)
 
@@ -40,6 +44,7 @@ def _utc() -> datetime:
 @final
 class Clarifai:
     """Implements Backend. One request carries up to `batch` copies and is sent once; each copy is one operation.
+    Where their bytes are more than one request may hold, several are sent at once.
 
     user_id, app_id, model_id: of the model, as in its address. model_version: its id, which pins it, so that every
         certificate speaks of one version.
@@ -91,7 +96,7 @@ class Clarifai:
         price = price_of(NAME, price_usd_per_1000, price_as_of)
         self.price_usd, self.price_as_of = price.usd, price.as_of
         self._concepts, self._max_concepts = _scored(concepts, max_concepts)
-        address = http_url(base_url, source=f"{NAME}: base_url")
+        address = self.address = http_url(base_url, source=f"{NAME}: base_url")
         self.fingerprint: Mapping[str, str] = {
             "name": NAME,
             "base_url": address,
@@ -112,19 +117,31 @@ class Clarifai:
         )
 
     async def classify(self, copies: Sequence[EncodedImage]) -> Sequence[Reply | BackendError]:
-        """The concepts of each copy. Raises BackendError where the request failed as a whole.
+        """The concepts of each copy. Raises BackendError when there was one request and it failed as a whole.
 
-        Copies that Clarifai would not take, by themselves or since the request is full, fail without being sent.
+        Copies that Clarifai would not take fail without being sent. Of several requests, what one was answered
+        stands beside another's error, since it was paid for.
         """
-        refused = _refused(copies)
-        sent = [copy.data for number, copy in enumerate(copies) if number not in refused]
-        if not sent:
-            raise refused[0]
-        body = request_body(sent, max_concepts=self._max_concepts, concepts=self._concepts)
+        outcomes: dict[int, Reply | BackendError] = dict(_refused(copies))
+        left = [number for number in range(len(copies)) if number not in outcomes]
+        if not left:
+            raise _refused(copies)[0]
+        parts = _parts(copies, left)
+        if len(parts) == 1:
+            outcomes |= zip(left, await self._ask(copies, left), strict=True)
+        else:
+            answered = await asyncio.gather(*(self._ask(copies, part) for part in parts), return_exceptions=True)
+            for part, answers in zip(parts, answered, strict=True):
+                outcomes |= zip(part, _in_each_place(answers, len(part)), strict=True)
+        return [outcomes[number] for number in range(len(copies))]
+
+    async def _ask(self, copies: Sequence[EncodedImage], numbers: Sequence[int]) -> Answers:
+        """One request about these copies."""
+        images = [copies[number].data for number in numbers]
+        body = request_body(images, max_concepts=self._max_concepts, concepts=self._concepts)
         reply = await self._api.send("POST", self._url, headers=self._headers, content=body)
         wait = retry_after_s(reply.headers, self._now())
-        answers = iter(replies_of(reply, len(sent), backend=NAME, retry_after=wait))
-        return [refused[number] if number in refused else next(answers) for number in range(len(copies))]
+        return replies_of(reply, len(images), backend=NAME, retry_after=wait)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -149,21 +166,34 @@ def _scored(concepts: Sequence[str], max_concepts: int) -> tuple[tuple[str, ...]
 
 
 def _refused(copies: Sequence[EncodedImage]) -> dict[int, RequestRejectedError]:
-    """The copies that are not to be sent, by number: too large, or beyond what a request can carry."""
+    """The copies that are not to be sent, by number."""
     refused: dict[int, RequestRejectedError] = {}
-    room = LIMITS.request_bytes - WRAPPING * MOST_CONCEPTS
     for number, copy in enumerate(copies):
         try:
             check_copy(copy, LIMITS, backend=NAME)
         except RequestRejectedError as error:
             refused[number] = error
-            continue
-        room -= 4 * -(-len(copy.data) // 3) + WRAPPING
-        if room < 0:
-            refused[number] = RequestRejectedError(
-                f"{NAME}: {len(copies)} copies are more than a request of {LIMITS.request_bytes} bytes holds; "
-                "make batch smaller or set the encoding to jpeg",
-                backend=NAME,
-                attempts=0,
-            )
     return refused
+
+
+def _parts(copies: Sequence[EncodedImage], numbers: Sequence[int]) -> list[list[int]]:
+    """The copies that share a request, in order, as many as one holds; one alone always goes."""
+    parts: list[list[int]] = []
+    room = -1
+    for number in numbers:
+        size = 4 * -(-len(copies[number].data) // 3) + WRAPPING
+        if size > room:
+            parts.append([])
+            room = LIMITS.request_bytes - WRAPPING * MOST_CONCEPTS
+        parts[-1].append(number)
+        room -= size
+    return parts
+
+
+def _in_each_place(answers: Answers | BaseException, copies: int) -> Answers:
+    """A request's answers, or its failure for each of its copies."""
+    if isinstance(answers, BackendError):
+        return [answers] * copies
+    if isinstance(answers, BaseException):
+        raise answers
+    return answers

@@ -24,6 +24,7 @@ from google.oauth2 import service_account
 
 from smoothing_proxy.backends.base import Forwarded
 from smoothing_proxy.backends.prices import price_of
+from smoothing_proxy.backends.secrecy import Veil
 from smoothing_proxy.errors import (
     BackendError,
     BackendTimeoutError,
@@ -110,8 +111,10 @@ class GoogleVision:
         price = price_of(NAME, price_usd_per_1000, price_as_of)
         self.price_usd, self.price_as_of = price.usd, price.as_of
         self._endpoint = _endpoint(endpoint, insecure=insecure)
+        self.address = f"{'http' if insecure else 'https'}://{self._endpoint}"
         self._credentials = _credentials(credentials_file, api_key_env, insecure=insecure)
         self._metadata = _key_metadata(api_key_env, environ)
+        self._veil = Veil(value for _, value in self._metadata)
         self._insecure = insecure
         self._roots = _read(verify, "verify") if verify else None
         self._max_labels = max_labels
@@ -154,7 +157,7 @@ class GoogleVision:
             call = self._channel.unary_unary(_ANNOTATE)
             body = await call(request.body, timeout=self._read_timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            failure = _rpc_failure(error)
+            failure = self._veil.error(_rpc_failure(error))
         except grpc.aio.UsageError:
             failure = _closed_error()
         else:
@@ -178,11 +181,12 @@ class GoogleVision:
                 timeout=self._read_timeout_s,
                 metadata=self._metadata,
             )
-            return replies_of(response, len(images), backend=NAME)
+            answers = replies_of(response, len(images), backend=NAME)
+            return [self._veil.error(x) if isinstance(x, BackendError) else x for x in answers]
         except BackendError as error:
-            return error.with_traceback(None)
+            return self._veil.error(error.with_traceback(None))
         except GoogleAPICallError as error:
-            return _failure(error)
+            return self._veil.error(_failure(error))
         except grpc.aio.UsageError:  # the channel was closed before the request was sent
             return _closed_error()
         except asyncio.CancelledError:
@@ -265,7 +269,7 @@ def _unsendable(copy: EncodedImage) -> RequestRejectedError | None:
 
 
 def _encoding(text: str) -> Encoding:
-    encoding = Encoding.parse(text)
+    encoding = Encoding.parse(text, max_bytes=LIMITS.image_bytes)
     if encoding.format not in LIMITS.formats:
         raise ConfigError(f"{NAME}: encoding is {text!r}; expected 'png', 'jpeg' or 'jpeg:95'")
     return encoding

@@ -2,7 +2,7 @@
 
 aiohttp, since processor time is what bounds a client that asks hundreds of times at once. It never retries and
 follows no redirect, so that each call is paid for at most once; proxies are those of the environment (HTTPS_PROXY,
-NO_PROXY). Errors never hold a header's value or a picture.
+NO_PROXY). Errors never hold a header's value or a picture, and no answer repeats a credential.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import json
 import math
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ import httpx
 
 from smoothing_proxy.backends.http_failures import request_failure
 from smoothing_proxy.backends.http_route import Route, route_to
+from smoothing_proxy.backends.secrecy import Veil, credentials_in
 from smoothing_proxy.errors import BackendError, BackendTimeoutError, ConfigError, MalformedReplyError
 from smoothing_proxy.wire.base import HttpReply
 
@@ -50,6 +51,7 @@ class HttpApi:
     connect_timeout_s: for name, connection, proxy and TLS. read_timeout_s: between two pieces of the answer; a
         whole request takes at most the first and twice the second.
     verify: file of the authorities to trust instead of the usual ones (PEM).
+    secrets: that are hidden in every answer, beside those of the usual headers.
 
     Raises ConfigError when a number is out of its range or the file cannot be used.
     """
@@ -62,6 +64,7 @@ class HttpApi:
         connect_timeout_s: float,
         read_timeout_s: float,
         verify: str = "",
+        secrets: Sequence[str] = (),
     ) -> None:
         if concurrency < 1:
             raise ConfigError(f"{name}: concurrency is {concurrency}; it must be 1 or more")
@@ -75,6 +78,7 @@ class HttpApi:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._verify = verify
+        self._secrets = secrets
         self._room = asyncio.Semaphore(concurrency)
         self._routes: dict[str, Route] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -126,7 +130,7 @@ class HttpApi:
         return self._session
 
     def _made(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._concurrency, keepalive_timeout=KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(
                 connect=self._connect_timeout_s,  # all of connecting
@@ -137,6 +141,9 @@ class HttpApi:
             headers={"accept-encoding": "identity", "user-agent": "smoothing-proxy"},
             skip_auto_headers=("content-type",),
         )
+        # A PUT on a kept connection that breaks would be sent again, though it may have been billed.
+        session._retry_connection = False  # noqa: SLF001 (there is no public switch; a test counts the sends)
+        return session
 
     def _trusted(self, route: Route) -> ssl.SSLContext | bool:
         """Whom to trust on the way, which takes long to read; True where nothing there is encrypted."""
@@ -178,13 +185,13 @@ class HttpApi:
             # aiohttp's own timeouts are TimeoutErrors too, and know more.
             if not isinstance(error, aiohttp.ClientError):
                 return BackendTimeoutError(
-                    f"{self.name}: no complete answer within {limit_s:g} s", backend=self.name
+                    f"{self.name}: no complete answer within {limit_s:g} s ({route.host})", backend=self.name
                 )
-            return request_failure(error, self.name)
+            return request_failure(error, self.name, route.host)
         except BackendError as error:
             return error
         except (aiohttp.ClientError, OSError) as error:
-            return request_failure(error, self.name)
+            return request_failure(error, self.name, route.host)
 
     async def _answer(
         self,
@@ -194,6 +201,7 @@ class HttpApi:
         headers: Mapping[str, str],
         content: bytes,
     ) -> HttpReply:
+        veil = Veil([*self._secrets, *credentials_in(headers)])
         data: bytes | AsyncIterator[bytes] = content
         if len(content) > PIECE:
             data, headers = _pieces(content), {**headers, "content-length": str(len(content))}
@@ -213,10 +221,10 @@ class HttpApi:
                     raise MalformedReplyError(
                         f"{self.name}: its answer is larger than {LARGEST_REPLY} bytes",
                         backend=self.name,
-                        reply=bytes(body[:KEPT_REPLY]),
+                        reply=veil.bytes(bytes(body))[:KEPT_REPLY],
                     )
-            received = {key.lower(): value for key, value in response.headers.items()}
-            return HttpReply(response.status, received, bytes(body))
+            received = {key.lower(): veil.text(value) for key, value in response.headers.items()}
+            return HttpReply(response.status, received, veil.bytes(bytes(body)))
 
 
 def _check(headers: Mapping[str, str], backend: str) -> None:

@@ -37,10 +37,15 @@ _MEANINGS: tuple[tuple[type[Exception], type[BackendError], str], ...] = (
 """The first that fits. Whatever is not here broke a connection that stood, so the request may have arrived."""
 
 
-def request_failure(error: Exception, backend: str) -> BackendError:
-    """The error that floors above act on, for one of aiohttp's or the system's, without the request."""
+def request_failure(error: Exception, backend: str, host: str) -> BackendError:
+    """The error that floors above act on, for one of aiohttp's or the system's, without the request.
+
+    host: that was asked, with its port.
+    """
     cause = error.__cause__ if isinstance(error.__cause__, ContentEncodingError) else error
     for kind, failure, message in _MEANINGS:
         if isinstance(cause, kind):
-            return failure(f"{backend}: {message}", backend=backend)
-    return BackendTimeoutError(f"{backend}: the connection broke before the answer was complete", backend=backend)
+            return failure(f"{backend}: {message} ({host})", backend=backend)
+    return BackendTimeoutError(
+        f"{backend}: the connection broke before the answer was complete ({host})", backend=backend
+    )

@@ -19,6 +19,11 @@ class Route:
     url: URL
     proxy: URL | None
 
+    @property
+    def host(self) -> str:
+        """With its port, for messages."""
+        return f"{self.url.host}:{self.url.port}"
+
 
 def route_to(address: str, backend: str) -> Route:
     """The way to an address. Raises ConfigError, which begins with `backend`, where it or the proxy's is none."""

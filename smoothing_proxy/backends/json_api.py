@@ -22,7 +22,7 @@ from typing import Any, cast, final
 
 from smoothing_proxy.backends.before_sending import check_copy, encoding_within
 from smoothing_proxy.backends.http import HttpApi, http_url, retry_after_s
-from smoothing_proxy.backends.json_template import body_of, filled_headers, paths_of
+from smoothing_proxy.backends.json_template import body_of, filled_headers, paths_of, secrets_of
 from smoothing_proxy.backends.prices import price_of
 from smoothing_proxy.errors import BackendError, ConfigError, nearest
 from smoothing_proxy.images.codec import EncodedImage
@@ -55,8 +55,7 @@ class JsonApi:
         you can: its change in the middle of a picture voids the certificate.
     errors: what a status means where it is not the usual: "418" = "quota", one of smoothing_proxy.wire.statuses'
         failures. 200 means an answer.
-    max_bytes, min_side_px, max_side_px: of a picture; 0 for no limit. Smaller copies are enlarged, larger ones
-        fail before they are sent.
+    max_bytes, min_side_px, max_side_px: of a picture; 0 for no limit. Copies are made to fit (images.codec).
     encoding: "png", "jpeg" or "jpeg:80".
     verify: a file of certificates to trust for the server, "" for the usual ones.
     environ, now: the environment and the clock, for tests.
@@ -98,6 +97,7 @@ class JsonApi:
     ) -> None:
         environ = os.environ if environ is None else environ
         self._url = _address(url)
+        self.address = self._url.partition("?")[0]
         self._method = _method(method)
         self._body = body_of(body, multipart_field, source=NAME)
         self._headers = filled_headers(headers or {}, environ, source=NAME)
@@ -129,6 +129,7 @@ class JsonApi:
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=read_timeout_s,
             verify=verify,
+            secrets=secrets_of(headers or {}, environ),
         )
 
     async def classify(self, copies: Sequence[EncodedImage]) -> Sequence[Reply | BackendError]:

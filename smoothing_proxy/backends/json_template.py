@@ -18,7 +18,7 @@ from smoothing_proxy.images.codec import EncodedImage
 from smoothing_proxy.types import Reply, ScoredLabel
 from smoothing_proxy.wire.base import HttpReply
 
-__all__ = ["Body", "Paths", "body_of", "filled_headers", "paths_of"]
+__all__ = ["Body", "Paths", "body_of", "filled_headers", "paths_of", "secrets_of"]
 
 _ENV = re.compile(r"\{env:([^{}]*)\}")
 
@@ -98,6 +98,11 @@ def filled_headers(headers: Mapping[str, str], environ: Mapping[str, str], *, so
             raise ConfigError(f"{where}: name a variable as {{env:NAME}} instead of writing the credential here")
         filled[name.lower()] = _ENV.sub(partial(_secret, environ, where), value)
     return filled
+
+
+def secrets_of(headers: Mapping[str, str], environ: Mapping[str, str]) -> list[str]:
+    """The values of the variables that the headers name."""
+    return [environ.get(name, "").strip() for value in headers.values() for name in _ENV.findall(value)]
 
 
 def _secret(environ: Mapping[str, str], where: str, found: re.Match[str]) -> str:

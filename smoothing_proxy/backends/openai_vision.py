@@ -78,7 +78,7 @@ class OpenAiVision:
         now: Callable[[], datetime] = _utc,
     ) -> None:
         environ = os.environ if environ is None else environ
-        address = http_url(base_url, source=f"{NAME}: base_url")
+        address = self.address = http_url(base_url, source=f"{NAME}: base_url")
         self._labels = _closed_list(labels)
         self._model = _named(model)
         self._detail = _detail(detail)

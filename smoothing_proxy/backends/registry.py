@@ -13,7 +13,7 @@ from smoothing_proxy.backends.base import Backend
 from smoothing_proxy.backends.local.forms import object_backend
 from smoothing_proxy.errors import ConfigError, nearest
 
-__all__ = ["ENTRY_POINTS", "backend", "backend_names"]
+__all__ = ["ENTRY_POINTS", "backend", "backend_names", "takes_option"]
 
 ENTRY_POINTS = "smoothing_proxy.backends"
 """The group in which other distributions offer backends: name -> factory.
@@ -45,6 +45,11 @@ def backend(source: object, **options: Any) -> Backend:
         return object_backend(source, **options)
     name, colon, target = source.partition(":")
     return _made(_factory(name), (target,) if colon else (), options, source)
+
+
+def takes_option(source: str, option: str) -> bool:
+    """Whether the backend named `source` lists this option. Raises ConfigError for an unknown name."""
+    return option in inspect.signature(_factory(source.partition(":")[0])).parameters
 
 
 def backend_names() -> tuple[str, ...]:

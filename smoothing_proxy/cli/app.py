@@ -2,7 +2,7 @@
 
 0  done                                  3  the classifier's fault
 1  a bug: please report it               4  the budget ran out
-2  yours: command line, configuration,   130  interrupted; the run can be resumed
+2  yours: command line, configuration,   130  interrupted; a run can be resumed
    pictures, run folder, disk
 """
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from smoothing_proxy.cli.ask_labels import (
-    certify_labels,
-    certify_top_k,
     describe_labels,
     describe_top_k,
     json_text,
@@ -18,12 +17,16 @@ from smoothing_proxy.cli.ask_labels import (
     per_label_question,
 )
 from smoothing_proxy.cli.options import json_option, settings_options
+from smoothing_proxy.cli.spending import confirm_one, yes_option
 
 if TYPE_CHECKING:
     from smoothing_proxy.config import ProxyConfig
+    from smoothing_proxy.smoothing.client import AsyncSmoothedClassifier
     from smoothing_proxy.types import Certificate, Prediction
 
 __all__ = ["certify", "predict"]
+
+Answer = TypeVar("Answer")
 
 
 @click.command()
@@ -31,50 +34,62 @@ __all__ = ["certify", "predict"]
 @settings_options
 @per_label_options
 @click.option("--top-k", type=int, metavar="K", help="Prove that the label stays among the K most likely ones.")
+@yes_option
 @json_option
-def certify(image: Path, config: ProxyConfig, top_k: int | None, as_json: bool, **asked: Any) -> None:
+def certify(image: Path, config: ProxyConfig, top_k: int | None, yes: bool, as_json: bool, **asked: Any) -> None:
     """Answer one IMAGE with a proof: the label, and the radius within which it cannot change."""
-    import anyio
+    from smoothing_proxy.smoothing.label_plans import estimation_draws
+    from smoothing_proxy.smoothing.plan import most_draws
 
     question = per_label_question(**asked)
     if question and top_k is not None:
         raise click.UsageError("--per-label and --top-k are two proofs: ask for one of them")
+    richer = config.smoothing.n0 + estimation_draws(config.smoothing)
     if question:
-        labels = anyio.run(certify_labels, config, image, question)
+        labels = _asked(config, richer, lambda client: client.certify_labels(image, question), yes=yes)
         click.echo(json_text(labels) if as_json else describe_labels(labels))
-        return
-    if top_k is not None:
-        kept = anyio.run(certify_top_k, config, image, top_k)
+    elif top_k is not None:
+        kept = _asked(config, richer, lambda client: client.certify_top_k(image, top_k), yes=yes)
         click.echo(json_text(kept) if as_json else describe_top_k(kept))
-        return
-    certificate = anyio.run(_certify, config, image)
-    click.echo(_to_json(certificate) if as_json else describe_certificate(certificate))
+    else:
+        most = most_draws(config.smoothing)
+        certificate = _asked(config, most, lambda client: client.certify(image), yes=yes)
+        click.echo(_to_json(certificate) if as_json else describe_certificate(certificate))
 
 
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path))
 @settings_options
+@yes_option
 @json_option
-def predict(image: Path, config: ProxyConfig, as_json: bool) -> None:
+def predict(image: Path, config: ProxyConfig, yes: bool, as_json: bool) -> None:
     """Answer one IMAGE with the majority label, or abstain when the votes are too close."""
-    import anyio
-
-    prediction = anyio.run(_predict, config, image)
+    smoothing = config.smoothing
+    most = smoothing.n if smoothing.method == "fixed" else smoothing.max_queries
+    prediction = _asked(config, most, lambda client: client.predict(image), yes=yes)
     click.echo(_to_json(prediction) if as_json else describe_prediction(prediction))
 
 
-async def _certify(config: ProxyConfig, image: Path) -> Certificate:
+def _asked(
+    config: ProxyConfig,
+    most: int,
+    ask: Callable[[AsyncSmoothedClassifier], Coroutine[Any, Any, Answer]],
+    *,
+    yes: bool,
+) -> Answer:
+    """Ask, once it is agreed to. most: the queries that it takes at most, sends that have to be repeated apart."""
+    import anyio
+
     from smoothing_proxy.assembly import make_client
 
-    async with make_client(config) as client:
-        return await client.certify(image)
+    client = make_client(config)
+    confirm_one(client.backend, most, config.budget, yes=yes)
 
+    async def asked() -> Answer:
+        async with client:
+            return await ask(client)
 
-async def _predict(config: ProxyConfig, image: Path) -> Prediction:
-    from smoothing_proxy.assembly import make_client
-
-    async with make_client(config) as client:
-        return await client.predict(image)
+    return anyio.run(asked)
 
 
 def describe_certificate(certificate: Certificate) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from smoothing_proxy.runs.label_rows import finite
+
 if TYPE_CHECKING:
-    from smoothing_proxy.config import ProxyConfig
     from smoothing_proxy.smoothing.settings import PerLabel
     from smoothing_proxy.types import (
         ConfidenceInterval,
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "certify_labels",
-    "certify_top_k",
     "describe_labels",
     "describe_top_k",
     "finite",
@@ -67,22 +65,6 @@ def per_label_question(
     return PerLabel(**given)  # type: ignore[arg-type]  # each of its own type
 
 
-async def certify_labels(config: ProxyConfig, image: Path, asked: PerLabel) -> LabelsCertificate:
-    """Per-label proofs of one picture."""
-    from smoothing_proxy.assembly import make_client
-
-    async with make_client(config) as client:
-        return await client.certify_labels(image, asked)
-
-
-async def certify_top_k(config: ProxyConfig, image: Path, k: int) -> TopKCertificate:
-    """The top-k proof of one picture."""
-    from smoothing_proxy.assembly import make_client
-
-    async with make_client(config) as client:
-        return await client.certify_top_k(image, k)
-
-
 def describe_labels(certificate: LabelsCertificate) -> str:
     """What the proofs say, a line for each label, and where the confidence was bounded another."""
     lines = [line for proof in certificate.labels for line in _label_lines(proof)]
@@ -107,15 +89,6 @@ def describe_top_k(certificate: TopKCertificate) -> str:
         height, width = certificate.input_size or (0, 0)
         lines.append(f"which is {rounded_down(certificate.input_radius, 4)} at the picture's own {width}x{height}")
     return "\n".join([*lines, *tail])
-
-
-def finite(value: Any) -> Any:
-    """`value` of asdict for JSON, which has no infinity: null instead."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def _label_lines(proof: LabelCertificate) -> list[str]:

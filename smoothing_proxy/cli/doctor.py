@@ -171,7 +171,7 @@ def _denoiser(config: ProxyConfig, picture: Picture) -> Generator[Finding, None,
 
 
 def _backend(config: ProxyConfig) -> Generator[Finding, None, Backend | None]:
-    from smoothing_proxy.backends.registry import backend
+    from smoothing_proxy.assembly import make_backend
     from smoothing_proxy.runs.checkup.checks import backend_finding
     from smoothing_proxy.runs.checkup.probe import attempt
     from smoothing_proxy.runs.checkup.vendors import credential_source
@@ -179,7 +179,7 @@ def _backend(config: ProxyConfig) -> Generator[Finding, None, Backend | None]:
     name, options = config.backend.name, config.backend.options
 
     def checked() -> tuple[Backend, str]:
-        return backend(name, **options), credential_source(name, options)
+        return make_backend(config), credential_source(name, options)
 
     made = yield from attempt("backend", name, checked)
     if made is None:

@@ -186,9 +186,9 @@ def spend(opening: _Opening, key: str | None, period: Period | None, as_json: bo
     """What KEY, or every key, has spent in the current day or month of UTC, or in all."""
 
     async def work(store: GatewayStore) -> list[tuple[VirtualKey, Period, Spend]]:
-        found = [await _find(store, key)] if key else await store.keys()
-        spans: list[Period] = [period or (one.period if key else "month") for one in found]
-        return [(one, span, await store.spend(one.id, span)) for one, span in zip(found, spans, strict=True)]
+        from smoothing_proxy.gateway.admin_keys import spend_of
+
+        return await spend_of(store, key, period)
 
     rows = _run(opening, work)
     if as_json:
@@ -250,17 +250,12 @@ def _opened(opening: _Opening, environ: Mapping[str, str]) -> tuple[str, bytes, 
 
 async def _find(store: GatewayStore, key: str) -> VirtualKey:
     """The key with this id or name."""
-    from smoothing_proxy.errors import nearest
+    from smoothing_proxy.gateway.admin_keys import find_key
 
-    found = await store.keys()
-    for one in found:
-        if key in (one.id, one.name):
-            return one
-    raise ConfigError(f"there is no key {key!r}{nearest(key, [one.name for one in found])}")
+    return await find_key(store, key)
 
 
 def _terms(given: Mapping[str, Any], before: KeyTerms | None = None) -> KeyTerms:
-    from smoothing_proxy.ledger.gateway.nouns import KeyTerms
+    from smoothing_proxy.gateway.admin_keys import terms_with
 
-    old = {name: getattr(before, name) for name in KeyTerms.__dataclass_fields__} if before else {}
-    return KeyTerms(**{**old, **{name: value for name, value in given.items() if value is not None}})
+    return terms_with({name: value for name, value in given.items() if value is not None}, before)

@@ -12,7 +12,7 @@ import click
 
 from smoothing_proxy.errors import ConfigError
 
-__all__ = ["encoding_table", "json_option", "key_values", "settings_options"]
+__all__ = ["encoding_table", "family_options", "json_option", "key_values", "settings_options"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -62,6 +62,27 @@ _SETTINGS = (
 )
 
 
+_FAMILY = (
+    click.option(
+        "--family",
+        type=click.Choice(["per-picture", "bonferroni", "holm"]),
+        help="What the certificates say together: each for itself, or all at once but for one alpha.",
+    ),
+    click.option(
+        "--family-size",
+        type=click.IntRange(min=1),
+        help="With --family: the most pictures that there will ever be; by default those there are now.",
+    ),
+    click.option(
+        "--family-radius",
+        "family_radii",
+        type=float,
+        multiple=True,
+        help="With --family holm: an l2 radius to hold for all; repeatable, the largest proven one counts.",
+    ),
+)
+
+
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --config and a flag for each setting; the command gets them as one ProxyConfig named `config`."""
 
@@ -86,12 +107,24 @@ def _overrides(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "denoiser": {"name": values.pop("denoiser"), **key_values(values.pop("denoiser_option"))},
         "smoothing": {key: values.pop(key) for key in SMOOTHING} | {"target_radii": radii or None},
         "encoding": encoding_table(values.pop("encoding")),
-        "run": {"in_flight": values.pop("in_flight")},
+        "run": {"in_flight": values.pop("in_flight"), **_family(values)},
         "budget": {"usd": values.pop("budget_usd"), "queries": values.pop("budget_queries")},
     }
     return {
         table: {key: value for key, value in keys.items() if value is not None} for table, keys in tables.items()
     }
+
+
+def family_options(command: Any) -> Any:
+    """Adds --family and what goes with it to a command that has `settings_options` too, for the table [run]."""
+    for option in reversed(_FAMILY):
+        command = option(command)
+    return command
+
+
+def _family(values: dict[str, Any]) -> dict[str, Any]:
+    radii = list(values.pop("family_radii", ()))
+    return {key: values.pop(key, None) for key in ("family", "family_size")} | {"family_radii": radii or None}
 
 
 def encoding_table(text: str | None) -> dict[str, Any]:

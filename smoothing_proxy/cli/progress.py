@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from smoothing_proxy.errors import BackendError
+from smoothing_proxy.errors import BackendError, RateLimitedError
 from smoothing_proxy.ledger.records import PictureRecord
 from smoothing_proxy.smoothing.observe import Outcome
 from smoothing_proxy.types import Certificate, Cost
@@ -25,6 +25,7 @@ class RunProgress:
         self._pictures = self._ended = self._proven = 0
         self._cost = Cost()
         self._per_picture = 0
+        self._told: set[type[BackendError]] = set()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,7 +57,10 @@ class RunProgress:
         self._refresh()
 
     def withdrawn(self, picture: int, draws: Sequence[int], error: BackendError) -> None:
-        """See Observer.withdrawn."""
+        """See Observer.withdrawn. The first failure of each kind is said, since a run that waits looks idle."""
+        if not isinstance(error, RateLimitedError) and type(error) not in self._told:
+            self._told.add(type(error))
+            self.say(f"sent again: {error}")
         if error.maybe_billed:
             self._cost += Cost(unknown=len(draws))
             self._refresh()

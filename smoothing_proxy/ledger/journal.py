@@ -71,7 +71,8 @@ def reopen(connection: Connection, run: int) -> set[tuple[int, int]]:
 class DrawJournal:
     """Implements the Journal protocol over one run of a ledger; `to_send_again` as `reopen` returned it.
 
-    account: what it charges each send to.
+    account: what it charges each send to, and credits once it is written down that a send cost nothing: where that
+    cannot be written, both count the send.
     """
 
     def __init__(self, writer: Writer, run: int, to_send_again: set[tuple[int, int]], account: Account) -> None:
@@ -103,16 +104,16 @@ class DrawJournal:
     async def settled(self, picture: int, outcomes: Sequence[Outcome]) -> None:
         """See Journal.settled."""
         now = time.time()
-        self._account.credit(_payer(picture, outcomes[0].draw), sum(x.cost == Cost() for x in outcomes))
         rows = [self._key(picture, x.draw) | outcome_columns(x) | {"now": now} for x in outcomes]
         await self._writer.write(Rows(_SETTLE, rows))
+        self._account.credit(_payer(picture, outcomes[0].draw), sum(x.cost == Cost() for x in outcomes))
 
     async def withdrawn(self, picture: int, numbers: Sequence[int], *, maybe_billed: bool = False) -> None:
         """See Journal.withdrawn."""
-        if not maybe_billed:
-            self._account.credit(_payer(picture, numbers[0]), len(numbers))
         rows = [self._key(picture, number) | {"maybe_billed": int(maybe_billed)} for number in numbers]
         await self._writer.write(Rows(_WITHDRAW, rows))
+        if not maybe_billed:
+            self._account.credit(_payer(picture, numbers[0]), len(numbers))
         self._to_send_again.update((picture, number) for number in numbers)
 
     def _key(self, picture: int, number: int) -> dict[str, Any]:

@@ -56,6 +56,15 @@ class DrawTotals:
         query = select(func.count()).where(self._of_run, draws.c.status.in_(["settled", "failed"]))
         return int(rows_of(self._engine, query)[0][0])
 
+    def settled_by_picture(self) -> dict[int, int]:
+        """The same for each picture, its canaries left out."""
+        query = (
+            select(draws.c.picture_id, func.count().label("how_many"))
+            .where(self._of_run, draws.c.status.in_(["settled", "failed"]), draws.c.number >= CLEAN)
+            .group_by(draws.c.picture_id)
+        )
+        return {row.picture_id: row.how_many for row in rows_of(self._engine, query)}
+
     def clean_pictures(self) -> int:
         """How many pictures the classifier was asked about as they are."""
         query = select(func.count()).where(self._of_run, draws.c.number == CLEAN)

@@ -22,7 +22,8 @@ class Circuit:
     """One per run and account, shared by all its requests.
 
     A failure is an unreachable vendor, an internal error or a timeout. Any answer, a refusal too, is a sign of
-    life; a throttle is neither, but counts as no answer for giving up.
+    life; a throttle is neither, but counts as no answer for giving up. An answer in another format is none either:
+    somebody else may have given it, and since each one is charged, circuit_failures of them in a row are enough.
     """
 
     def __init__(self, settings: TransportSettings, backend: str, clock: Clock, rng: random.Random) -> None:
@@ -37,6 +38,8 @@ class Circuit:
         self._probing = False
         self._silent_since: float | None = None
         self._tried_at = 0.0
+        self._malformed = 0
+        self._reason = ""
 
     @property
     def is_open(self) -> bool:
@@ -69,20 +72,28 @@ class Circuit:
         self._open_until = None
         self._pause_s = self._settings.circuit_pause_s
         self._silent_since = None
+        self._malformed = 0
 
-    def failed(self, *, probe: bool) -> None:
-        """One more failed send. While open only the probe's counts: the others left before."""
-        self.throttled()
+    def failed(self, *, probe: bool, reason: str = "") -> None:
+        """One more failed send. While open only the probe's counts: the others left before. reason: in words."""
+        self.throttled(reason=reason)
         self._in_a_row += 1
         if self._open_until is None:
             if self._in_a_row >= self._settings.circuit_failures:
                 self._open()
         elif probe:
-            self._pause_s = min(2 * self._pause_s, self._settings.circuit_pause_max_s)
-            self._open()
+            self._open_longer()
 
-    def throttled(self) -> None:
-        """A send that was no failure and no answer."""
+    def malformed(self, *, probe: bool, reason: str = "") -> None:
+        """One more answer that is not in the vendor's format. reason: what it is, in words."""
+        self.throttled(reason=reason)
+        self._malformed += 1
+        if self._open_until is not None and probe:
+            self._open_longer()
+
+    def throttled(self, *, reason: str = "") -> None:
+        """A send that was no failure and no answer. reason: in words."""
+        self._reason = reason
         now = self._clock.now()
         # Trouble long past, with nobody asking since, says nothing about now.
         if self._silent_since is None or now - self._tried_at > self._settings.give_up_after_s:
@@ -90,7 +101,14 @@ class Circuit:
         self._tried_at = now
 
     def given_up(self) -> BackendDownError | None:
-        """The error to stop with, once there has been no answer for too long."""
+        """The error to stop with, once there has been no answer for too long, or too many that are none."""
+        if self._malformed >= self._settings.circuit_failures:
+            return BackendDownError(
+                f"{self._backend}: {self._malformed} answers in a row are not in its format, as of a proxy or a "
+                f"login page in between{self._last()}; each is charged as maybe billed: check the address and the "
+                "network, then resume",
+                backend=self._backend,
+            )
         if self._silent_since is None:
             return None
         silent_s = self._clock.now() - self._silent_since
@@ -98,9 +116,16 @@ class Circuit:
             return None
         return BackendDownError(
             f"{self._backend}: no answer for {silent_s:.0f} s (transport.give_up_after_s is "
-            f"{self._settings.give_up_after_s:g}); nothing is lost: resume when it is back",
+            f"{self._settings.give_up_after_s:g}){self._last()}; what is settled is kept: resume when it is back",
             backend=self._backend,
         )
+
+    def _last(self) -> str:
+        return f"; the last time: {self._reason}" if self._reason else ""
+
+    def _open_longer(self) -> None:
+        self._pause_s = min(2 * self._pause_s, self._settings.circuit_pause_max_s)
+        self._open()
 
     def _open(self) -> None:
         # Jittered, so that several replicas do not probe in step.

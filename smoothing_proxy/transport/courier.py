@@ -20,7 +20,6 @@ from smoothing_proxy.errors import (
     BackendDownError,
     BackendError,
     BackendTimeoutError,
-    BackendUnavailableError,
     ConfigError,
     MalformedReplyError,
     QuotaExceededError,
@@ -29,6 +28,7 @@ from smoothing_proxy.errors import (
 )
 from smoothing_proxy.transport.circuit import Circuit
 from smoothing_proxy.transport.clock import Clock, SystemClock
+from smoothing_proxy.transport.health import has_failures, learn
 from smoothing_proxy.transport.hooks import Hooks, Undelivered
 from smoothing_proxy.transport.places import Places
 from smoothing_proxy.transport.rate import RateLimiter, Ticket
@@ -84,24 +84,6 @@ class Courier:
         """
         await _Delivery(self, items, send, hooks).run()
 
-    def learn(self, replies: Sequence[object], ticket: Ticket, *, probe: bool) -> None:
-        """What one send's replies say about the vendor's health and limit."""
-        if not _has_failures(replies):
-            self.circuit.answered()
-            self.limiter.answered(ticket)
-            return
-        throttles = [reply for reply in replies if isinstance(reply, RateLimitedError)]
-        failures = [x for x in replies if isinstance(x, BackendTimeoutError | BackendUnavailableError)]
-        if throttles:
-            self.limiter.throttled(ticket, max(x.retry_after or 0.0 for x in throttles))
-        if len(throttles) + len(failures) < len(replies):
-            self.circuit.answered()
-            self.limiter.answered(ticket)  # which a throttle beside it makes void
-        elif failures:
-            self.circuit.failed(probe=probe)
-        else:
-            self.circuit.throttled()
-
 
 class _Delivery(Generic[Item, Answer]):
     """One call of `deliver`: which items are left, and how their sends have gone so far."""
@@ -116,6 +98,7 @@ class _Delivery(Generic[Item, Answer]):
         self._courier = courier
         self._send = send
         self._hooks = hooks
+        # Without a final answer, and free of charge where they are given back now.
         self._left = [(item, Tally()) for item in items]
         self._sends = 0
         self._written_down = False
@@ -147,7 +130,7 @@ class _Delivery(Generic[Item, Answer]):
         """Send what is left and settle what is final; the errors of what is to be sent again."""
         items = [item for item, _ in self._left]
         replies = await self._ask(items)
-        if not _has_failures(replies):
+        if not has_failures(replies):
             self._left = []
             await self._hooks.settled(items, replies)
             return []
@@ -156,7 +139,7 @@ class _Delivery(Generic[Item, Answer]):
         again = await self._sort(replies)
         if fatal is not None:
             raise fatal
-        if again and down is not None:
+        if down is not None and (again or any(isinstance(reply, MalformedReplyError) for reply in replies)):
             raise down
         return again
 
@@ -169,7 +152,7 @@ class _Delivery(Generic[Item, Answer]):
             self._written_down = False
             self._sends += 1
             replies = await self._sent(items)
-            courier.learn(replies, ticket, probe=probe)
+            learn(replies, ticket, courier.circuit, courier.limiter, probe=probe)
         finally:
             courier.places.give_back()
             if probe:
@@ -237,7 +220,9 @@ class _Delivery(Generic[Item, Answer]):
             raise
         except Exception as error:
             # Nobody knows how far the request came.
+            entries, self._left = self._left, []
             await self._hooks.returned(items, self._unexpected(error))
+            self._left = entries
             raise
         self._took_s = self._courier.clock.now() - started
         if len(replies) != len(items):
@@ -259,19 +244,22 @@ class _Delivery(Generic[Item, Answer]):
         self._on_deadline = not outage and any(_tries_patience(reply) for reply in replies)
         self._spend(self._took_s)
         entries, self._left = self._left, []
+        left: list[tuple[Item, Tally]] = []
         final: list[tuple[Item, Answer | BackendError]] = []
         again: dict[int, tuple[BackendError, list[Item]]] = {}
         for (item, tally), reply in zip(entries, replies, strict=True):
             if isinstance(reply, STOPS_THE_RUN):
                 self._left.append((item, tally))
+                left.append((item, tally))
             elif isinstance(reply, BackendError) and not tally.is_final_after(
                 reply, courier.settings, spent_s=self._spent_s, outage=outage
             ):
-                self._left.append((item, tally))
+                left.append((item, tally))
                 again.setdefault(id(reply), (reply, []))[1].append(item)
             else:
                 final.append((item, reply))
         await self._tell(final, list(again.values()))
+        self._left = left
         return [error for error, _ in again.values()]
 
     async def _tell(
@@ -304,7 +292,3 @@ class _Delivery(Generic[Item, Answer]):
 def _tries_patience(reply: object) -> bool:
     """Whether this is a failure that speaks of the item: no throttle, and one that may pass."""
     return isinstance(reply, BackendError) and reply.retryable and not isinstance(reply, RateLimitedError)
-
-
-def _has_failures(replies: Sequence[object]) -> bool:
-    return any(isinstance(reply, BackendError) for reply in replies)

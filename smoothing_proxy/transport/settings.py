@@ -29,6 +29,7 @@ class TransportSettings(Settings):
     Outages. circuit_failures: failed sends in a row, of whatever pictures, after which nobody sends for
     circuit_pause_s; then one send probes, and while probes fail the pause doubles up to circuit_pause_max_s.
     give_up_after_s: without any answer for so long (throttled ones are none), the run is stopped, to be resumed.
+    So it is after circuit_failures answers in a row that are not in the vendor's format: each may be billed.
     """
 
     requests_per_s: float | None = Field(default=None, gt=0, le=100_000)

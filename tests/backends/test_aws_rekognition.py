@@ -171,8 +171,8 @@ def test_the_settings_are_what_the_protocol_shows() -> None:
     backend = made(concurrency=3, encoding="jpeg:90", price_usd_per_1000=0.8, price_as_of="2026-01-01")
     assert (backend.name, backend.batch_size, backend.concurrency) == ("aws-rekognition", 1, 3)
     assert (backend.price_usd, backend.price_as_of) == (0.0008, "2026-01-01")
-    assert backend.encoding == Encoding("jpeg", 90, min_side_px=80)
-    assert made().encoding == Encoding("png", min_side_px=80)
+    assert backend.encoding == Encoding("jpeg", 90, 80, 10_000, WIRE.limits.image_bytes)
+    assert made().encoding == Encoding("png", 95, 80, 10_000, WIRE.limits.image_bytes)
     assert made().price_usd == 0.001
 
 
@@ -251,7 +251,7 @@ def replying(body: bytes, status: int = 200, **headers: str) -> Answer:
     ("answer", "kind", "said"),
     [
         (lambda _: reset, BackendTimeoutError, "may have been billed"),
-        (lambda _: cut_short, BackendTimeoutError, "before the answer was complete; it may have been billed"),
+        (lambda _: cut_short, BackendTimeoutError, "DetectLabels in eu-west-1; it may have been billed"),
         (lambda _: lambda connection: connection.shutdown(socket.SHUT_RDWR), BackendTimeoutError, "billed"),
         (replying(b""), MalformedReplyError, "no JSON"),
         (replying(b"{}"), MalformedReplyError, "Labels is not a list"),

@@ -7,10 +7,12 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError, ServiceResponseTimeoutError
 
 from smoothing_proxy.backends.azure_vision import AzureVision
 from smoothing_proxy.backends.base import Backend
@@ -286,3 +288,32 @@ async def test_a_token_that_is_not_to_be_had_stops_before_anything_is_sent() -> 
         await ask(made("http://127.0.0.1:1", credential=credential, environ={}))
     assert raised.value.attempts == 0
     assert raised.value.__context__ is None
+
+
+def answer_of(status: int) -> Any:
+    """Entra's answer, as azure-core's errors hold one."""
+    return SimpleNamespace(status_code=status, reason="because", headers={}, content_type=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ServiceRequestError("name resolution failed"), BackendUnavailableError),
+        (ServiceResponseTimeoutError("no answer"), BackendUnavailableError),
+        (ConnectionResetError("reset"), BackendUnavailableError),
+        (TimeoutError(), BackendUnavailableError),
+        (ClientAuthenticationError("busy", response=answer_of(503)), BackendUnavailableError),
+        (ClientAuthenticationError("slow down", response=answer_of(429)), BackendUnavailableError),
+        (ClientAuthenticationError("unknown client", response=answer_of(401)), AuthenticationError),
+        (ClientAuthenticationError("no credential of the chain"), AuthenticationError),
+        (FileNotFoundError("az"), AuthenticationError),
+    ],
+)
+async def test_a_token_that_the_network_keeps_back_is_asked_for_again(
+    error: Exception, kind: type[BackendError]
+) -> None:
+    credential = Signing(lambda: datetime.now(UTC), error)
+    with pytest.raises(kind) as raised:
+        await ask(made("http://127.0.0.1:1", credential=credential, environ={}))
+    assert not raised.value.maybe_billed
+    assert raised.value.retryable is (kind is BackendUnavailableError)

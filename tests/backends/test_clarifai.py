@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,6 +116,18 @@ async def test_each_copy_has_its_own_outcome() -> None:
     assert isinstance(third, Reply)
 
 
+async def test_a_key_that_may_not_do_all_is_told_beside_the_answers_that_were_paid_for() -> None:
+    def second_is_forbidden(request: HttpRequest) -> HttpReply:
+        body = json.loads(WIRE.write(request, WIRE.read(request), [PANDA] * 3, "r").body)
+        body["status"]["code"] = 10010
+        body["outputs"][1] = {"status": {"code": 21201, "description": "MODEL_PERMISSION_DENIED"}, "data": {}}
+        return HttpReply(200, {}, json.dumps(body).encode())
+
+    with serving(second_is_forbidden) as url:
+        outcomes = await ask(made(url))
+    assert [type(outcome) for outcome in outcomes] == [Reply, AuthenticationError, Reply]
+
+
 async def test_a_copy_that_is_too_large_is_not_sent_and_the_others_are() -> None:
     seen: list[HttpRequest] = []
     with serving(answering(WIRE, PANDA, seen)) as url:
@@ -129,16 +142,24 @@ async def test_nothing_is_sent_where_every_copy_is_too_large() -> None:
         await ask(made("http://127.0.0.1:1"), [HUGE, HUGE])
 
 
-async def test_copies_beyond_a_full_request_fail_without_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_copies_beyond_a_full_request_go_in_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(COPIES[0].data)
     full = clarifai.WRAPPING * (MOST_CONCEPTS + 2) + 2 * 4 * -(-size // 3)
     monkeypatch.setattr(clarifai, "LIMITS", Limits(size, full, batch=128))
     seen: list[HttpRequest] = []
-    with serving(answering(WIRE, PANDA, seen)) as url:
+
+    def single_ones_fail(request: HttpRequest) -> HttpReply:
+        seen.append(request)
+        images = WIRE.read(request).images
+        if len(images) == 1:
+            return WIRE.refuse(request, RequestFault(Fault.UNAVAILABLE, "because"), "r")
+        return WIRE.write(request, WIRE.read(request), [PANDA] * len(images), "r")
+
+    with serving(single_ones_fail) as url:
         outcomes = await ask(made(url), [COPIES[0]] * 3)
-    assert [type(outcome) for outcome in outcomes] == [Reply, Reply, RequestRejectedError]
-    assert len(WIRE.read(seen[0]).images) == 2
-    assert len(seen[0].body) <= full
+    assert [type(outcome) for outcome in outcomes] == [Reply, Reply, BackendUnavailableError]
+    assert sorted(len(WIRE.read(request).images) for request in seen) == [1, 2]
+    assert max(len(request.body) for request in seen) <= full
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"status": {"code": 10000}, "outputs": []}'])
@@ -186,4 +207,8 @@ def test_the_fingerprint_changes_with_what_is_asked_and_holds_no_secret() -> Non
     assert backend.fingerprint != made(concepts=["cat"]).fingerprint
     assert backend.fingerprint != made(concepts=["cat", "dog"], model_version="v2").fingerprint
     assert SECRET not in repr(backend.fingerprint) + repr(backend)
-    assert (backend.batch_size, backend.price_usd, backend.encoding) == (4, 0.0012, Encoding("png"))
+    assert (backend.batch_size, backend.price_usd, backend.encoding) == (
+        4,
+        0.0012,
+        Encoding("png", max_bytes=20 * 2**20),
+    )

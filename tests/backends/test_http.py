@@ -101,10 +101,10 @@ async def opened(
         await api.aclose()
 
 
-async def post(api: HttpApi, url: str, content: bytes = b"picture") -> HttpReply:
+async def post(api: HttpApi, url: str, content: bytes = b"picture", *, method: str = "POST") -> HttpReply:
     async with asyncio.timeout(10):
         return await api.send(
-            "POST", f"{url}/classify", headers={"authorization": f"Key {SECRET}"}, content=content
+            method, f"{url}/classify", headers={"authorization": f"Key {SECRET}"}, content=content
         )
 
 
@@ -201,7 +201,8 @@ async def test_a_failure_after_the_request_was_sent_may_be_billed_and_is_sent_on
     assert SECRET not in said_of(raised.value)
 
 
-async def test_a_kept_connection_that_breaks_is_not_asked_again() -> None:
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_a_kept_connection_that_breaks_is_not_asked_again(method: str) -> None:
     server = Server(answered())
 
     async def then(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -209,9 +210,9 @@ async def test_a_kept_connection_that_breaks_is_not_asked_again() -> None:
 
     server.then = then
     async with listening(server) as url, opened() as api:
-        await post(api, url)
+        await post(api, url, method=method)
         with pytest.raises(BackendTimeoutError):
-            await post(api, url)
+            await post(api, url, method=method)
     assert (server.requests, server.connections) == (2, 1)
 
 

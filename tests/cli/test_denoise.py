@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.cli.command_line import Invoke
@@ -29,3 +30,28 @@ def test_sigma_outside_the_card_is_refused_with_what_would_do(invoke: Invoke, fo
     assert result.exit_code == 2
     assert "digits: trained for sigma" in result.stderr
     assert "wavelet:haar" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("side", "sigma", "chosen"),
+    [
+        (8, 0.25, "digits"),
+        (32, 0.25, "cifar10"),
+        (32, 0.9, "cifar10-wide"),
+        (40, 0.25, "natural"),
+        (40, 2, "median:3"),
+    ],
+)
+def test_without_a_name_the_shipped_denoiser_that_fits_picture_and_noise_is_taken(
+    invoke: Invoke, tmp_path: Path, side: int, sigma: float, chosen: str
+) -> None:
+    Image.fromarray(np.full((side, side, 3), 100, np.uint8)).save("photo.png")
+    result = invoke("denoise", "photo.png", "--sigma", str(sigma))
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.rstrip().endswith(f"sigma {sigma:g} | {chosen}")
+
+
+def test_a_strip_that_cannot_be_written_is_named(invoke: Invoke, folder: Path) -> None:
+    result = invoke("denoise", folder / "0.png", "--sigma", "0.1", "--denoiser", "median:3", "--out", "none/x.png")
+    assert result.exit_code == 2
+    assert "--out none/x.png: cannot be written: No such file or directory" in result.stderr

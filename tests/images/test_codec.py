@@ -15,7 +15,7 @@ from PIL import Image
 
 from smoothing_proxy.errors import ConfigError, DenoiserError, ImageError
 from smoothing_proxy.images import pixels as canonical
-from smoothing_proxy.images.codec import EncodedImage, Encoding, decode, encode, quantise
+from smoothing_proxy.images.codec import QUALITIES, EncodedImage, Encoding, decode, encode, quantise
 
 PICTURES = arrays.arrays(
     np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3)), elements=st.integers(0, 255)
@@ -213,3 +213,72 @@ def test_real_pictures_survive_the_png_codec_bit_by_bit(shared_data: Path) -> No
     for file in canonical.picture_files(shared_data / "imagenet-sample")[:5]:
         pixels = canonical.read(file)
         assert np.array_equal(decode(encode(pixels, Encoding("png"))), pixels)
+
+
+NOISE = np.random.default_rng(5).integers(0, 256, (120, 200, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "kind", "size"),
+    [
+        (Encoding("png", max_bytes=80_000), "png", (120, 200)),
+        (Encoding("png", max_bytes=60_000), "jpeg", (120, 200)),
+        (Encoding("png", max_bytes=10_000), "jpeg", (60, 100)),
+        (Encoding("jpeg", 90, max_bytes=30_000), "jpeg", (120, 200)),
+        (Encoding("png", max_side_px=200), "png", (120, 200)),
+        (Encoding("png", max_side_px=150), "png", (90, 150)),
+        (Encoding("png", max_side_px=40), "png", (24, 40)),
+        (Encoding("raw", max_bytes=100, max_side_px=150), "raw", (90, 150)),
+        (Encoding("jpeg", max_side_px=150, max_bytes=9_000, min_side_px=40), "jpeg", (45, 75)),
+    ],
+)
+def test_a_copy_is_made_to_fit_in_one_way(encoding: Encoding, kind: str, size: tuple[int, int]) -> None:
+    copy = encode(NOISE, encoding)
+    assert (copy.format, copy.height, copy.width) == (kind, *size)
+    assert kind == "raw" or not encoding.max_bytes or len(copy.data) <= encoding.max_bytes
+    assert encode(NOISE, encoding) == copy
+    assert decode(copy).shape == (*size, 3)
+    assert abs(decode(copy).mean() - NOISE.mean()) < 3
+
+
+@pytest.mark.parametrize("encoding", [Encoding("png"), Encoding("jpeg", 95), Encoding("jpeg", 80)])
+def test_a_copy_that_fits_is_the_same_whatever_the_limits(encoding: Encoding) -> None:
+    free = encode(NOISE, encoding)
+    assert encode(NOISE, replace(encoding, max_side_px=200, max_bytes=len(free.data))) == free
+    smaller = encode(NOISE, replace(encoding, max_bytes=len(free.data) - 1))
+    assert len(smaller.data) < len(free.data)
+
+
+@pytest.mark.parametrize("encoding", [Encoding("jpeg", 95), Encoding("jpeg", 70)])
+def test_fitting_never_raises_the_quality(encoding: Encoding) -> None:
+    limit = len(encode(NOISE, encoding).data) - 1
+    copy = encode(NOISE, replace(encoding, max_bytes=limit))
+    below = max(quality for quality in QUALITIES if quality < encoding.quality)
+    assert copy == encode(NOISE, Encoding("jpeg", below))
+
+
+@pytest.mark.parametrize(
+    ("size", "encoding"),
+    [
+        ((100, 100), Encoding("png", min_side_px=80, max_bytes=3_000)),
+        ((2, 100), Encoding("png", min_side_px=80, max_side_px=1_000)),
+        ((1, 100), Encoding("png", max_side_px=50)),
+    ],
+)
+def test_what_nothing_makes_fit_is_said(size: tuple[int, int], encoding: Encoding) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (*size, 3), np.uint8)
+    with pytest.raises(ImageError, match=r"no encoding makes a copy of .* fit"):
+        encode(pixels, encoding)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"max_bytes": -1}, {"max_side_px": -1}, {"min_side_px": 80, "max_side_px": 79}]
+)
+def test_limits_that_contradict_each_other_are_refused(limits: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="no limit"):
+        Encoding("png", **limits)
+
+
+def test_two_encodings_limits_hold_both() -> None:
+    yours, theirs = Encoding("jpeg", 90, 10, 0, 500), Encoding("png", 95, 80, 1000, 400)
+    assert yours.within(theirs) == Encoding("jpeg", 90, 80, 1000, 400)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import anyio
@@ -20,6 +23,7 @@ from smoothing_proxy.ledger.store import Ledger
 from smoothing_proxy.runs.runner import FolderRun
 from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.halt import Halt
+from smoothing_proxy.smoothing.plan import ladder_of
 from smoothing_proxy.smoothing.settings import Smoothing
 from smoothing_proxy.types import Certificate, Label
 from tests.runs.silent import Silent
@@ -157,14 +161,45 @@ def test_the_runs_radii_at_any_larger_alpha_are_always_answered(tmp_path: Path, 
         assert radii[0] == own
 
 
-def test_a_picture_that_is_half_done_is_left_out_and_never_judged(tmp_path: Path) -> None:
-    import sqlite3
-    from contextlib import closing
+def test_another_ladder_is_judged_by_its_own_boundaries_alone(tmp_path: Path) -> None:
+    """13 votes of 15 prove 0.05 where it is asked alone, and not in a ladder with 0.1, whose rungs share alpha."""
+    run = Smoothing(sigma=1.0, alpha=0.1, target_radius=0.1, max_queries=500, lookahead=1)
+    ladder = Question(target_radii=(0.05, 0.1))
+    alone, together = (ladder_of(replace(ladder.of(run), target_radii=radii)) for radii in ((0.05,), (0.05, 0.1)))
+    assert alone[0][1].certifies(15, 13)
+    assert not together[0][1].certifies(15, 13)
+    path = recorded(
+        tmp_path, run, ["cat", "cat", "dog", *["cat"] * 6, "dog", *["cat"] * 5, *["dog", "emu", "fox"] * 200]
+    )
+    assert verdict(path).label is None
+    assert asked(path, Question(target_radii=(0.05,))).label == "cat"
+    with pytest.raises(LedgerError, match="before this question is decided"):
+        asked(path, ladder)
 
-    path = recorded(tmp_path, TARGET, SURE)
+
+def alter(path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DELETE FROM verdicts")
-        connection.execute("DELETE FROM draws WHERE number >= 10")
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_a_verdict_that_other_software_reached_names_both_versions(tmp_path: Path) -> None:
+    path = recorded(tmp_path, TARGET, SURE)
+    alter(path, "DELETE FROM draws WHERE number >= 10")  # as if today's boundary were one vote farther
+    with pytest.raises(LedgerError) as same:
+        asked(path)
+    assert "other versions" not in str(same.value)
+    alter(path, "UPDATE runs SET software = json_set(software, '$.scipy', '1.0')")
+    with pytest.raises(LedgerError, match=f"scipy 1.0 there, {version('scipy')} here"):
+        asked(path)
+    with pytest.raises(LedgerError) as another:
+        asked(path, Question(alpha=1e-9))
+    assert "other versions" not in str(another.value), "another question is simply not decided"
+
+
+def test_a_picture_that_is_half_done_is_left_out_and_never_judged(tmp_path: Path) -> None:
+    path = recorded(tmp_path, TARGET, SURE)
+    alter(path, "DELETE FROM verdicts", "DELETE FROM draws WHERE number >= 10")
     with LedgerReader.open(path) as ledger:
         assert [certificate for _, certificate in replay_certificates(ledger)] == [None]
         answered = [c for _, c in replay_certificates(ledger, Question(alpha=0.3, target_radii=(0.0,)))]

@@ -32,7 +32,7 @@ from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 from smoothing_proxy.smoothing.drive import Tape, replay
 from smoothing_proxy.smoothing.halt import Halt
 from smoothing_proxy.smoothing.label_plans import TOLD_AT_ONCE, Replies, labels_plan, top_k_plan
-from smoothing_proxy.smoothing.observe import Outcome, Recalled
+from smoothing_proxy.smoothing.observe import CLEAN, Outcome, Recalled
 from smoothing_proxy.smoothing.picture import prepare
 from smoothing_proxy.smoothing.reply_stream import RecalledReplies, ReplyStream, run_replies, scores_of
 from smoothing_proxy.smoothing.sampler import Sampler, task_group
@@ -217,11 +217,12 @@ def test_groups_of_the_label_map_are_labels_here_and_their_class_is_what_stays()
     ]
     groups = LabelMap(groups={"dog": ("pug", "terrier")})
     with SmoothedClassifier(ScriptedBackend(replies), smoothing=SETTINGS) as g:
-        plain = g.certify_labels(GREY)
+        plain, alone = g.certify_labels(GREY), g.certify(GREY)
     with SmoothedClassifier(ScriptedBackend(replies), smoothing=SETTINGS, labels=groups) as g:
-        grouped = g.certify_labels(GREY)
-    assert plain.present == ()
-    assert grouped.present == ("dog",)
+        grouped, together = g.certify_labels(GREY), g.certify(GREY)
+    assert (plain.present, alone.label) == ((), None)
+    assert (grouped.present, together.label) == (("dog",), "dog")
+    assert 0 < together.radius == grouped.labels[0].radius
 
 
 @pytest.mark.anyio
@@ -410,7 +411,16 @@ async def test_recorded_failures_are_no_evidence_and_a_changed_model_has_no_proo
 
     malformed = Outcome(6, None, error=MalformedReplyError("no JSON", reply=b"<html>"))
     whole = [malformed if draw == 6 else answered(draw) for draw in range(25)]
-    cases = {"whole": whole, "short": whole[:-1], "changed": [*whole[:-1], answered(24, "2")]}
+    cases = {
+        "whole": [
+            *whole,
+            answered(CLEAN, "0"),
+            answered(CLEAN - 1, "2"),
+            answered(25, "2"),
+        ],  # none told to a proof
+        "short": whole[:-1],
+        "changed": [*whole[:-1], answered(24, "2")],
+    }
     found = {}
     for name, outcomes in cases.items():
         await written(tmp_path / name, outcomes)
@@ -421,4 +431,4 @@ async def test_recorded_failures_are_no_evidence_and_a_changed_model_has_no_proo
     proofs = found["whole"]
     assert proofs is not None
     assert proofs.labels[0].votes == Votes({"present": 19}, failed=1)
-    assert proofs.cost == Cost(24, 1, 12.5)
+    assert proofs.cost == Cost(26, 1, 13.5), "with the clean picture and a draw too many, without the canary"

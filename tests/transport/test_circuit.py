@@ -15,6 +15,7 @@ from smoothing_proxy.errors import (
     BackendError,
     BackendTimeoutError,
     BackendUnavailableError,
+    MalformedReplyError,
     RateLimitedError,
     RequestRejectedError,
 )
@@ -159,6 +160,78 @@ def test_an_answer_or_a_refusal_of_another_picture_is_a_sign_of_life(life: str |
         return courier.circuit.is_open
 
     assert run_virtually(run) is False
+
+
+def test_what_never_left_this_machine_is_no_sign_of_life() -> None:
+    too_large = RequestRejectedError("larger than what is taken", attempts=0)
+
+    async def run() -> bool:
+        courier = courier_of(**PAUSES)
+        for _ in range(2):
+            courier.circuit.failed(probe=False)
+        await courier.deliver([0], ScriptedVendor([too_large]).send, Books())
+        courier.circuit.failed(probe=False)
+        return courier.circuit.is_open
+
+    assert run_virtually(run) is True
+
+
+def test_answers_in_another_format_stop_the_run_before_they_have_used_it_up() -> None:
+    vendor, books = ScriptedVendor([MalformedReplyError("no JSON but a login page")]), Books()
+
+    async def run() -> list[BackendDownError]:
+        courier, stops = courier_of(**PAUSES), []
+        for item in range(3):
+            try:
+                await courier.deliver([item], vendor.send, books)
+            except BackendDownError as error:
+                stops.append(error)
+        return stops
+
+    [stop] = run_virtually(run)
+    assert "3 answers in a row are not in its format" in str(stop)
+    assert "no JSON but a login page" in str(stop)
+    assert books.unknown == dict.fromkeys(range(3), 1), "each is charged, and its draw has failed"
+    assert books.count("withdrawn") == {}
+
+
+@pytest.mark.parametrize(
+    ("between", "stops"),
+    [
+        ("cat", False),
+        (RequestRejectedError("bad picture"), False),
+        (BackendTimeoutError("late"), True),
+        (RateLimitedError("slow down"), True),
+    ],
+)
+def test_only_an_answer_in_its_format_shows_that_it_is_the_vendor_who_answers(
+    between: str | BackendError, stops: bool
+) -> None:
+    malformed = MalformedReplyError("no JSON")
+
+    async def run() -> bool:
+        courier = courier_of(**PAUSES | {"attempts": 1, "throttle_attempts": 1})
+        try:
+            for item, reply in enumerate([malformed, malformed, between, malformed]):
+                await courier.deliver([item], ScriptedVendor([reply]).send, Books())
+        except BackendDownError:
+            return True
+        return False
+
+    assert run_virtually(run) is stops
+
+
+def test_who_gives_up_says_why_the_last_send_failed() -> None:
+    async def run() -> str:
+        courier = courier_of(**PAUSES | {"attempts": 1})
+        for item in range(2):
+            await VirtualClock().sleep(60.0 * item)
+            await courier.deliver([item], ScriptedVendor([BackendUnavailableError("no TLS there")]).send, Books())
+        await VirtualClock().sleep(60.0)
+        return str(courier.circuit.given_up())
+
+    assert "no answer for 120 s" in (said := run_virtually(run))
+    assert "the last time: no TLS there" in said
 
 
 def test_old_trouble_with_nobody_asking_since_is_no_reason_to_give_up() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 
 import anyio
 from hypothesis import given, settings
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from smoothing_proxy.errors import (
     AuthenticationError,
+    BackendDownError,
     BackendError,
     BackendTimeoutError,
     BackendUnavailableError,
@@ -106,7 +106,7 @@ def test_every_item_that_is_sent_is_settled_or_withdrawn_once_and_charged_for_al
             await courier.deliver(carried, vendor.send, books)  # type: ignore[arg-type]
         except Undelivered:
             assert books.stop
-        except AuthenticationError:
+        except (AuthenticationError, BackendDownError):
             books.stop = True
 
     async def run() -> None:
@@ -174,8 +174,12 @@ def test_who_is_written_down_as_the_next_one_is_sent_or_given_back_and_nobody_is
     books = Ledger(vendor)
 
     async def deliver(courier: Courier, item: int) -> None:
-        with suppress(Undelivered):
+        try:
             await courier.deliver([item], vendor.send, books)  # type: ignore[arg-type]
+        except Undelivered:
+            assert books.stop
+        except BackendDownError:
+            books.stop = True
 
     async def run() -> None:
         courier = courier_of(in_flight=in_flight, seed=seed, circuit_failures=circuit_failures)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.simulator.processes import SECRET, simulation
 from tests.vendors.runs import CLASSIFIER, ENVIRONMENT, VendorRun, shades
+from tests.vendors.validity import SHADES_OF_THREE, check_verdicts
 
 VENDORS = ("aws", "google", "azure", "clarifai", "openai")
 
@@ -23,10 +24,12 @@ FAULTS = {
     "timeout": 0.03,
     "reset_before": 0.03,
     "reset_after": 0.03,
+    "cut_off": 0.02,
     "malformed": 0.02,
     "blank": 0.01,
     "empty": 0.02,
     "hang": 0.005,
+    "picture_internal": 0.03,
     "error_billed": 0.5,
 }
 """Close to 30 % of all requests."""
@@ -47,7 +50,7 @@ def test_a_folder_is_certified_through_each_vendor_and_paid_once(vendor: str, tm
         status, summary, printed = run.finish()
         assert status == 0, printed
         assert summary["pictures"]["decided"] == 3
-        assert summary["pictures"]["abstained"] == 0
+        assert check_verdicts(run.out, SHADES_OF_THREE, sigma=0.1, n0=5, n=20) == 3
         till = there.till()
         again, same, printed_again = run.finish()
         assert (again, same) == (0, summary), printed_again
@@ -72,6 +75,8 @@ def test_under_faults_of_all_kinds_no_draw_is_dropped_and_none_paid_for_behind_t
     assert summary["complete"]
     cost = summary["cost"]
     assert summary["draws"]["answered"] + summary["draws"]["failed"] == 3 * 71, "none dropped, none drawn again"
+    assert summary["draws"]["answered"] > summary["draws"]["failed"]
+    assert check_verdicts(run.out, SHADES_OF_THREE, sigma=0.1, n0=10, n=60) >= 1
     assert cost["queries"] <= till["billed"] <= cost["queries"] + cost["unknown"]
     assert till["sent_again"] <= cost["unknown"]
     assert not leaks(run.out, printed)

@@ -173,26 +173,27 @@ async def test_any_status_is_an_answer_and_is_asked_for_once(status: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("then", "error", "words"),
+    ("then", "read_timeout_s", "error", "words"),
     [
-        (hang_up, BackendTimeoutError, "broke"),
-        (reset, BackendTimeoutError, "broke"),
-        (hang, BackendTimeoutError, "read timeout"),
-        (drip, BackendTimeoutError, "no complete answer"),
+        (hang_up, 5.0, BackendTimeoutError, "broke"),
+        (reset, 5.0, BackendTimeoutError, "broke"),
+        (hang, 0.25, BackendTimeoutError, "read timeout"),
+        (drip, 1.0, BackendTimeoutError, "no complete answer"),
         (
             writes(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{"),
+            5.0,
             BackendTimeoutError,
             "read",
         ),
-        (writes(b"220 mail.example.com ESMTP\r\n\r\n"), MalformedReplyError, "not HTTP"),
-        (answered(headers="Content-Encoding: gzip\r\n", body=b"no gzip"), MalformedReplyError, "not HTTP"),
+        (writes(b"220 mail.example.com ESMTP\r\n\r\n"), 5.0, MalformedReplyError, "not HTTP"),
+        (answered(headers="Content-Encoding: gzip\r\n", body=b"no gzip"), 5.0, MalformedReplyError, "not HTTP"),
     ],
 )
 async def test_a_failure_after_the_request_was_sent_may_be_billed_and_is_sent_once(
-    then: Handler, error: type[BackendError], words: str
+    then: Handler, read_timeout_s: float, error: type[BackendError], words: str
 ) -> None:
     server = Server(then)
-    async with listening(server) as url, opened(connect_timeout_s=0.5, read_timeout_s=0.25) as api:
+    async with listening(server) as url, opened(connect_timeout_s=0.5, read_timeout_s=read_timeout_s) as api:
         with pytest.raises(error, match=words) as raised:
             await post(api, url, b"picture" * 10_000)
     assert raised.value.maybe_billed
@@ -386,7 +387,7 @@ async def test_no_more_requests_are_under_way_than_asked_for_and_the_others_wait
         await answered()(reader, writer)
 
     server = Server(slowly)
-    async with listening(server) as url, opened(concurrency=3, connect_timeout_s=0.5, read_timeout_s=0.5) as api:
+    async with listening(server) as url, opened(concurrency=3) as api:
         replies = await asyncio.gather(*(post(api, url) for _ in range(60)))
     assert [reply.status for reply in replies] == [200] * 60
     assert most == server.connections == 3

@@ -112,11 +112,12 @@ def vendor(name: str, answer: Reply | RequestFault) -> AbstractContextManager[st
     return servers[name](answer) if name in servers else serving(answering(WIRES[name], answer, [], SECRET))
 
 
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Where nobody listens, and nobody else can begin to."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @pytest.mark.parametrize("name", ["aws", "azure", "clarifai", "google", "openai"])
@@ -195,19 +196,19 @@ def test_a_wrong_key_is_named_by_its_place(name: str, invoke: Invoke, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["aws", "azure", "json"])
-def test_tls_towards_a_plain_port_is_told_from_a_closed_one(name: str, invoke: Invoke) -> None:
+def test_tls_towards_a_plain_port_is_told_from_a_closed_one(name: str, invoke: Invoke, closed_port: int) -> None:
     with serving(lambda _: HttpReply(200)) as url:
         tls = examined(invoke, SMOOTHING + BACKENDS[name].format(url=url.replace("http:", "https:")), "--yes")
-    shut = examined(invoke, SMOOTHING + BACKENDS[name].format(url=f"http://127.0.0.1:{closed_port()}"), "--yes")
+    shut = examined(invoke, SMOOTHING + BACKENDS[name].format(url=f"http://127.0.0.1:{closed_port}"), "--yes")
     assert (tls[0], shut[0]) == (2, 2)
     assert "`verify`" in tls[1]["answer"]["mend"]
     assert "nothing answers there" in shut[1]["answer"]["mend"]
 
 
-def test_a_dead_proxy_is_named(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_proxy_is_named(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
     for name in ("NO_PROXY", "no_proxy", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HTTP_PROXY", f"http://me:proxy-word@127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("HTTP_PROXY", f"http://me:proxy-word@127.0.0.1:{closed_port}")
     text = SMOOTHING + BACKENDS["aws"].format(url="http://vision.example.com")
     code, found, output = examined(invoke, text, "--yes")
     assert code == 2
@@ -241,8 +242,10 @@ def test_a_dead_proxy_is_named(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) 
         (SMOOTHING + BACKENDS["aws"] + '[encoding]\nformat = "raw"\n', "copy", "'raw' is not taken"),
     ],
 )
-def test_what_is_wrong_before_anything_is_sent_is_named(text: str, check: str, words: str, invoke: Invoke) -> None:
-    code, found, output = examined(invoke, text.replace("{url}", f"http://127.0.0.1:{closed_port()}"))
+def test_what_is_wrong_before_anything_is_sent_is_named(
+    text: str, check: str, words: str, invoke: Invoke, closed_port: int
+) -> None:
+    code, found, output = examined(invoke, text.replace("{url}", f"http://127.0.0.1:{closed_port}"))
     assert (code, found[check]["status"]) == (2, "fail"), output
     assert words in found[check]["text"]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,8 +71,19 @@ def train(team: Team, folder: Path) -> None:
 
 def threads() -> list[str]:
     """Names of this process's threads, of those that carry messages between processes."""
-    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            names.append(path.read_text().strip())
     return sorted(name for name in names if "gloo" in name)
+
+
+def threads_left(within_s: float = 5.0) -> list[str]:
+    """Those that are there for good: one that has been joined may stand in /proc for a moment more."""
+    deadline = time.monotonic() + within_s
+    while (left := threads()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 if __name__ == "__main__":
@@ -79,4 +92,4 @@ if __name__ == "__main__":
         train(team, folder)
         during = threads()
     gc.collect()
-    (folder / f"threads-{team.rank}.json").write_text(json.dumps([during, threads()]))
+    (folder / f"threads-{team.rank}.json").write_text(json.dumps([during, threads_left()]))

@@ -45,7 +45,7 @@ def together(module: str, arguments: Sequence[str], processes: int = 2) -> subpr
 def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit status and output; the whole group is killed when it takes longer than two minutes."""
     try:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise

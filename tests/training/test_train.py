@@ -38,8 +38,8 @@ def killed(config: Path, out: Path, step: int, *overrides: str) -> None:
 
 
 def wait_for(path: Path, text: str) -> bool:
-    """Whether the file comes to hold `text` within two minutes."""
-    until = time.monotonic() + 120
+    """Whether the file comes to hold `text` within four minutes."""
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         if path.exists() and text in path.read_text():
             return True

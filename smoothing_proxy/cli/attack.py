@@ -15,19 +15,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from smoothing_proxy.cli.attack_question import album_of, check_gradients, labelled, question_of, smoothings_of
-from smoothing_proxy.cli.attack_show import attack_bars, figures_of, table_of, write_attack
+from smoothing_proxy.cli.attack_show import (
+    attack_bars,
+    figures_of,
+    make_folder,
+    stopped_lines,
+    table_of,
+    write_attack,
+)
 from smoothing_proxy.cli.options import json_option, key_values, settings_options
 from smoothing_proxy.cli.plan import folder_argument, labels_option, limit_option, picture_names
 from smoothing_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from smoothing_proxy.config import ProxyConfig
-    from smoothing_proxy.redteam.comparison import Album
+    from smoothing_proxy.ledger.store import Ledger
+    from smoothing_proxy.redteam.comparison import Album, Comparison, Question
     from smoothing_proxy.redteam.queries import Queries
     from smoothing_proxy.redteam.sides import ConfiguredSides
     from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 
 __all__ = ["attack"]
+
+LARGEST_SEED = 2**63 - 1
+"""Generators take 64 bits, and attacks count on from the seed."""
 
 
 def _classifier_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,7 +79,13 @@ def _classifier_option(command: Callable[..., Any]) -> Callable[..., Any]:
               help="Noisy copies that gradients through the defence are the mean of.")  # fmt: skip
 @click.option("--surrogate", help="For transfer: a classifier with gradients, such as local:FILE.pt2.")
 @click.option("--surrogate-option", "-s", multiple=True, metavar="KEY=VALUE", help="One of the surrogate's.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the attacks; never of the defence.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, LARGEST_SEED),
+    default=0,
+    show_default=True,
+    help="Of the attacks; never of the defence.",
+)
 @limit_option
 @labels_option
 @click.option("--label-column", default="label", show_default=True, help="The column of --labels that counts.")
@@ -79,13 +96,12 @@ def attack(folder: Path, config: ProxyConfig, **asked: Any) -> None:
     """Attack the pictures in FOLDER on the raw and on the hardened classifier, and say whose labels stand.
 
     Sizes are those of the pictures once they have --working-size. An attack with gradients goes through noise and
-    denoiser; one without asks the majority. Results are whole bytes, as an upload would be.
+    denoiser; one without asks the majority. Results are whole bytes, as an upload would be. An attack that is
+    stopped keeps its finished rows in --out; it cannot be resumed.
     """
     from smoothing_proxy.assembly import make_classifier
-    from smoothing_proxy.redteam.attacks.run import ScaleWarning
-    from smoothing_proxy.redteam.compare import compare, most_queries
+    from smoothing_proxy.redteam.compare import most_queries
     from smoothing_proxy.redteam.paying import check_affordable, is_kept, open_ledger
-    from smoothing_proxy.redteam.queries import Queries
 
     question = question_of(asked)
     check_gradients(question, config, asked["surrogate"])
@@ -101,23 +117,61 @@ def attack(folder: Path, config: ProxyConfig, **asked: Any) -> None:
     most = most_queries(question, predicting, certifying, pictures=len(names), draws=asked["attack_draws"])
     check_affordable(config, classifier, most)
     _confirm(most * classifier.backend.price_usd, yes=asked["yes"])
+    if out is not None:
+        make_folder(out)
+    so_far: list[tuple[Album, Comparison]] = []
     with ExitStack() as opened:
-        journal = None
+        ledger = None
         if kept and out is not None:
             ledger = opened.enter_context(open_ledger(config, classifier, out, names, asdict(question)))
-            journal = ledger.draws
-        queries = opened.enter_context(Queries(journal))
+        try:
+            _compare(config, classifier, album, question, asked, ledger, lambda *found: so_far.append(found))
+        except (Exception, KeyboardInterrupt) as fault:
+            if ledger is not None or so_far:
+                click.echo(stopped_lines(ledger, classifier.backend.price_usd), err=True)
+            if out is not None and so_far:
+                figures = figures_of(config, question, *so_far[-1], classifier)
+                why = "interrupted" if isinstance(fault, KeyboardInterrupt) else str(fault)
+                write_attack(out, {"unfinished": why, **figures}, so_far[-1][1], classifier)
+                click.echo(f"{out}: what was found before that is kept, {len(figures['rows'])} rows", err=True)
+            raise
+    figures = figures_of(config, question, *so_far[-1], classifier)
+    if out is not None:
+        write_attack(out, figures, so_far[-1][1], classifier)
+    click.echo(json.dumps(figures, indent=2) if asked["as_json"] else table_of(figures))
+    for complaint in figures["broken_proofs"]:
+        click.echo(f"broken proof: {complaint}", err=True)
+    if figures["broken_proofs"]:
+        sys.exit(1)
+
+
+def _compare(
+    config: ProxyConfig,
+    classifier: BaseClassifier,
+    album: Album,
+    question: Question,
+    asked: Mapping[str, Any],
+    ledger: Ledger | None,
+    kept: Callable[[Album, Comparison], None],
+) -> None:
+    """Make the attacks; what is in flight when this ends has settled. kept: told the labelled pictures and what is
+    found so far, again and again.
+    """
+    from smoothing_proxy.redteam.attacks.run import ScaleWarning
+    from smoothing_proxy.redteam.compare import compare
+    from smoothing_proxy.redteam.queries import Queries
+
+    predicting, certifying = smoothings_of(config.smoothing, question)
+    with ExitStack() as opened:
+        queries = opened.enter_context(Queries(None if ledger is None else ledger.draws))
         opened.callback(queries.run, classifier.backend.aclose)
         album = labelled(album, classifier, queries)
         sides = opened.enter_context(_sides(config, classifier, album, asked, queries))
         judge = sides.judge(queries, predicting=predicting, certifying=certifying)
         opened.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", ScaleWarning)  # question_of has said it
-        found = compare(question, album, sides, judge, opened.enter_context(attack_bars()))
-    figures = figures_of(config, question, album, found, classifier)
-    if out is not None:
-        write_attack(out, figures, found, classifier)
-    click.echo(json.dumps(figures, indent=2) if asked["as_json"] else table_of(figures))
+        bars = opened.enter_context(attack_bars())
+        compare(question, album, sides, judge, bars, lambda found: kept(album, found))
 
 
 def _sides(

@@ -13,10 +13,11 @@ from smoothing_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from smoothing_proxy.config import ProxyConfig
+    from smoothing_proxy.ledger.store import Ledger
     from smoothing_proxy.redteam.comparison import Album, Comparison, Question
     from smoothing_proxy.smoothing.base_classifier import BaseClassifier
 
-__all__ = ["attack_bars", "figures_of", "table_of", "write_attack"]
+__all__ = ["attack_bars", "figures_of", "make_folder", "stopped_lines", "table_of", "write_attack"]
 
 
 @contextmanager
@@ -51,6 +52,7 @@ def figures_of(
         "question": asdict(question),
         "clean": {"raw": found.raw, "hardened": found.hardened},
         "rows": [asdict(row) for row in found.rows],
+        "broken_proofs": list(found.broken),
         "certificates": [
             {"file": name, "reference": label, "label": proof.label, "radius": proof.input_radius}
             for name, label, proof in labels
@@ -68,6 +70,26 @@ def figures_of(
             for one in found.shown
         ],
     }
+
+
+def make_folder(out: Path) -> None:
+    """Before anything is asked. Raises ConfigError where it cannot be made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be the attack's folder: {error}") from error
+
+
+def stopped_lines(ledger: Ledger | None, price_usd: float) -> str:
+    """What an attack that was stopped has spent, and that it cannot be resumed."""
+    if ledger is None:
+        return "the attack was stopped; it cannot be resumed"
+    cost = ledger.totals.cost().at(price_usd)
+    unknown = f", and {cost.unknown:,} that may have been charged" if cost.unknown else ""
+    return (
+        f"the attack was stopped after {cost.queries:,} queries{unknown} (${cost.usd:,.2f}); it cannot be "
+        "resumed, and another one is paid for anew, in another folder"
+    )
 
 
 def write_attack(out: Path, figures: Mapping[str, Any], found: Comparison, classifier: BaseClassifier) -> None:
@@ -102,6 +124,11 @@ def table_of(figures: Mapping[str, Any]) -> str:
             f"{row['attack']:<12} {row['norm']:<5} {row['eps']:>7g} {row['raw']:>7.1%} {row['hardened']:>9.1%} "
             f"{certified:>10} {row['by_proof']:>9}   {_pair(row['raw_queries'], row['hardened_queries']):>19}   "
             f"{_pair(row['raw_ms'], row['hardened_ms']):>15}"
+        )
+    failed = sum(row.get("raw_failed", 0) for row in figures["rows"])
+    if failed:
+        lines.append(
+            f"{failed} last looks at the raw classifier failed: those pictures stand as before the attack"
         )
     lines += [
         "accuracy: whose label stands; by proof: of how many of these, hardened, a certificate alone decides it",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from smoothing_proxy.errors import ConfigError
+
 if TYPE_CHECKING:
     from smoothing_proxy.redteam.study.cells import CellStore
     from smoothing_proxy.redteam.study.run import Study
@@ -46,11 +48,15 @@ def study(config: Path, out: Path | None, overrides: tuple[str, ...], check: boo
         torch.set_num_threads(settings.threads)
     ready = prepare(settings)
     folder = out or Path("runs") / "studies" / settings.name
-    store = CellStore(folder)
-    missing = sum(store.get(ready.key(row, what)) is None for row, what in ready.cells())
-    click.echo(f"{len(ready.gallery)} pictures, {len(ready.cells())} cells, {missing} to make; {folder}", err=True)
-    if check:
-        return
+    with CellStore(folder) as store:
+        missing = sum(store.get(ready.key(row, what)) is None for row, what in ready.cells())
+        cells = len(ready.cells())
+        click.echo(f"{len(ready.gallery)} pictures, {cells} cells, {missing} to make; {folder}", err=True)
+        if not check:
+            _run(ready, store, folder)
+
+
+def _run(ready: Study, store: CellStore, folder: Path) -> None:
     try:
         ready.run(store, lambda line: click.echo(line, err=True))
     except KeyboardInterrupt:
@@ -58,20 +64,28 @@ def study(config: Path, out: Path | None, overrides: tuple[str, ...], check: boo
         click.echo(f"Stopped; {folder} is saved. The same command goes on from there.", err=True)
         sys.exit(130)
     click.echo(_write(ready, store, folder))
+    broken = ready.broken_proofs(store)
+    for complaint in broken:
+        click.echo(f"broken proof: {complaint}", err=True)
+    if broken:
+        sys.exit(1)
 
 
 def _write(ready: Study, store: CellStore, folder: Path) -> str:
-    """The tables and the picture of what is finished; returns the Markdown."""
+    """The tables and the picture of what is finished; returns the Markdown. Raises ConfigError where it cannot."""
     from smoothing_proxy.redteam.study.figure import draw_study
     from smoothing_proxy.redteam.study.table import csv_text, lines_of, markdown
 
     config = ready.config
     lines = lines_of(config, lambda row, what: store.get(ready.key(row, what)))
     text = markdown(config, lines, len(ready.gallery))
-    _replace(folder / f"{config.name}.md", text)
-    _replace(folder / f"{config.name}.csv", csv_text(lines))
-    if lines:
-        draw_study(config.name, lines, folder / f"{config.name}.png")
+    try:
+        _replace(folder / f"{config.name}.md", text)
+        _replace(folder / f"{config.name}.csv", csv_text(lines))
+        if lines:
+            draw_study(config.name, lines, folder / f"{config.name}.png")
+    except OSError as error:
+        raise ConfigError(f"{folder}: the tables cannot be written: {error}; the cells are kept") from error
     return text
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from smoothing_proxy.errors import ConfigError
+
 if TYPE_CHECKING:
     from smoothing_proxy.denoisers.tuning import FilterScore, Noisy
     from smoothing_proxy.images.pixels import Pixels
@@ -51,9 +53,12 @@ def tune_filter(
     clean = [_at(working_size, picture) for picture in open_album(pictures).evenly(count).read()]
     noisy = tuning.noisy_copies(clean, sigma, seed)
     scores = tuning.sweep(specs, clean, noisy, sigma)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_csv(scores, out / "sweep.csv")
-    _draw(scores, clean, noisy, sigma, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_csv(scores, out / "sweep.csv")
+        _draw(scores, clean, noisy, sigma, out)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written: {error}") from error
     click.echo(_table(scores))
     click.echo(f"{len(clean)} pictures, sigma {sigma:g}; {out}: sweep.csv, sweep.png, pictures.png")
 

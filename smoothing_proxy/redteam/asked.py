@@ -106,7 +106,8 @@ class AskedTarget(Asked):
 
     classes: the labels that attacks speak of, as the label map writes them; further ones are OTHER. queries: where
     they are written down. in_flight, transport: as the sampler takes them.
-    Raises, when asked, what stops a run (credentials, quota, budget) and the BackendError of a query that failed.
+    A query that failed for good tells an attack nothing: it is heard as if the label stood, with all the score.
+    Raises, when asked, what stops a run (credentials, quota, budget).
     """
 
     closed = False
@@ -137,7 +138,7 @@ class AskedTarget(Asked):
 
     def _row(self, outcome: Outcome, label: int) -> tuple[int, float, float]:
         if outcome.error is not None:
-            raise outcome.error
+            return label, 0.0, math.log(SMALLEST)
         scores = {} if outcome.reply is None else self.classifier.labels.scores(outcome.reply)
         return _row(self.classes, outcome.label, scores, label)
 

@@ -6,14 +6,14 @@ gradients go through noise and denoiser in the expectation over the noise, attac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from smoothing_proxy.errors import ConfigError, nearest
+from smoothing_proxy.errors import BackendError, ConfigError, nearest
 from smoothing_proxy.redteam.attacks.base import AttackResult
 from smoothing_proxy.redteam.attacks.registry import ATTACKS
 from smoothing_proxy.redteam.attacks.run import check_side, run_attack
@@ -52,29 +52,43 @@ def most_queries(
     return pictures * each
 
 
-def compare(question: Question, album: Album, sides: Sides, judge: Judge, progress: Progress) -> Comparison:
+def compare(
+    question: Question,
+    album: Album,
+    sides: Sides,
+    judge: Judge,
+    progress: Progress,
+    kept: Callable[[Comparison], object] = lambda _: None,
+) -> Comparison:
     """Attack every picture on both sides, and look at what the product answers then.
 
-    Raises BrokenProofError when a certified label was changed within its radius, and the errors of run_attack and
-    of asking.
+    kept: told what is found so far before the first attack and after each row, since what comes after may fail.
+    A query of the raw classifier that failed is no right answer to a clean picture, and no success of an attack.
+    Raises the errors of run_attack and of asking.
     """
     _check(question, album, sides)
     everything = np.arange(len(album.names))
     tell = progress("certifying", 3 * len(everything))
     certificates = judge.certify(album.pixels, everything)
     tell(len(everything))
-    raw = np.array([a == b for a, b in zip(judge.raw(album.pixels, everything), album.labels, strict=True)])
+    answers = judge.raw_or_failed(album.pixels, everything)
+    raw = np.array([a == b for a, b in zip(answers, album.labels, strict=True)])
     tell(len(everything))
-    hardened, _ = standing(album, judge, album.pixels, everything, certificates)
+    clean = standing(album, judge, album.pixels, everything, certificates)
     tell(len(everything))
-    state = _State(question, album, sides, judge, progress, certificates, raw, hardened)
-    rows: list[Row] = []
-    shown: list[Shown] = []
+    state = _State(question, album, sides, judge, progress, certificates, raw, clean.stands)
+    found = Comparison(float(raw.mean()), float(clean.stands.mean()), certificates, broken=clean.broken)
+    kept(found)
     for name in question.attacks:
-        for row, pictures in state.attack(name):
-            rows.append(row)
-            shown += pictures
-    return Comparison(float(raw.mean()), float(hardened.mean()), certificates, rows, shown)
+        for row, shown, broken in state.attack(name):
+            found = replace(
+                found,
+                rows=[*found.rows, row],
+                shown=[*found.shown, *shown],
+                broken=list(dict.fromkeys([*found.broken, *broken])),
+            )
+            kept(found)
+    return found
 
 
 def _check(question: Question, album: Album, sides: Sides) -> None:
@@ -106,11 +120,20 @@ class _Side:
 
     pixels: list[UInt8]
     away: npt.NDArray[np.float64]
-    stands: Bool
-    by_proof: Bool
-    answers: list[Label | None]
+    judged: _Judged
     queries: float
     ms: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """What the product answers under attack. failed: pictures whose last query failed. broken: as in Standing."""
+
+    stands: Bool
+    answers: list[Label | None]
+    by_proof: Bool
+    failed: int = 0
+    broken: Sequence[str] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,21 +147,21 @@ class _State:
     raw: Bool
     hardened: Bool
 
-    def attack(self, name: str) -> list[tuple[Row, list[Shown]]]:
-        """A row for each eps. An attack that looks for the nearest picture is made once."""
+    def attack(self, name: str) -> Iterator[tuple[Row, list[Shown], Sequence[str]]]:
+        """A row for each eps, and the proofs that it broke. An attack for the nearest picture is made once."""
         if ATTACKS[name].nearest:
             both = (self._side(name, None, hardened=False), self._side(name, None, hardened=True))
-            return [self._row(name, eps, *both) for eps in self.question.eps]
-        return [
-            self._row(name, eps, self._side(name, eps, hardened=False), self._side(name, eps, hardened=True))
-            for eps in self.question.eps
-        ]
+            yield from (self._row(name, eps, *both) for eps in self.question.eps)
+            return
+        for eps in self.question.eps:
+            sides = (self._side(name, eps, hardened=False), self._side(name, eps, hardened=True))
+            yield self._row(name, eps, *sides)
 
-    def _row(self, name: str, eps: float, raw: _Side, hardened: _Side) -> tuple[Row, list[Shown]]:
+    def _row(self, name: str, eps: float, raw: _Side, hardened: _Side) -> tuple[Row, list[Shown], Sequence[str]]:
         norm = self.question.norm_of(name)
         reach = [side.away <= eps * WITHIN for side in (raw, hardened)]
         stood = [
-            np.where(near, side.stands & clean, clean)
+            np.where(near, side.judged.stands & clean, clean)
             for near, side, clean in zip(reach, (raw, hardened), (self.raw, self.hardened), strict=True)
         ]
         row = Row(
@@ -152,9 +175,11 @@ class _State:
             hardened_queries=hardened.queries,
             raw_ms=raw.ms,
             hardened_ms=hardened.ms,
-            by_proof=int((hardened.by_proof & reach[1]).sum()),
+            by_proof=int((hardened.judged.by_proof & reach[1]).sum()),
+            raw_failed=raw.judged.failed,
         )
-        return row, self._shown(name, eps, raw, hardened=False) + self._shown(name, eps, hardened, hardened=True)
+        shown = self._shown(name, eps, raw, hardened=False) + self._shown(name, eps, hardened, hardened=True)
+        return row, shown, hardened.judged.broken
 
     def _certified(self, eps: float) -> float:
         pairs = zip(self.certificates, self.album.labels, strict=True)
@@ -173,22 +198,24 @@ class _State:
             for place, one in zip(places, to_pixels(result.pictures), strict=True):
                 pixels[place] = one
             away[places] = result.l2 if result.norm == "l2" else result.linf
-        answers, stands, by_proof = self._judged(pixels, hardened=hardened)
+        judged = self._judged_hardened(pixels) if hardened else self._judged_raw(pixels)
         queries = np.concatenate([result.queries for _, result in results])
         seconds = sum(result.seconds for _, result in results)
-        return _Side(
-            pixels, away, stands, by_proof, answers, float(queries.mean()), 1000 * seconds / len(self.album.names)
-        )
+        return _Side(pixels, away, judged, float(queries.mean()), 1000 * seconds / len(self.album.names))
 
-    def _judged(self, pixels: list[UInt8], *, hardened: bool) -> tuple[list[Label | None], Bool, Bool]:
-        everything = np.arange(len(pixels))
-        if not hardened:
-            answers = self.judge.raw(pixels, everything)
-            stands = np.array([a == b for a, b in zip(answers, self.album.labels, strict=True)])
-            return answers, stands, np.zeros_like(stands)
-        stands, seen = standing(self.album, self.judge, pixels, everything, self.certificates)
-        correct = np.array([a == b for a, b in zip(seen, self.album.labels, strict=True)])
-        return seen, stands, stands & ~correct
+    def _judged_raw(self, pixels: list[UInt8]) -> _Judged:
+        found = self.judge.raw_or_failed(pixels, np.arange(len(pixels)))
+        failed = np.array([isinstance(one, BackendError) for one in found])
+        answers = [None if isinstance(one, BackendError) else one for one in found]
+        return _Judged(self._correct(answers) | (failed & self.raw), answers, failed & False, int(failed.sum()))
+
+    def _judged_hardened(self, pixels: list[UInt8]) -> _Judged:
+        found = standing(self.album, self.judge, pixels, np.arange(len(pixels)), self.certificates)
+        by_proof = found.stands & ~self._correct(found.answers)
+        return _Judged(found.stands, found.answers, by_proof, broken=found.broken)
+
+    def _correct(self, answers: Sequence[Label | None]) -> Bool:
+        return np.array([a == b for a, b in zip(answers, self.album.labels, strict=True)])
 
     def _made(
         self, name: str, eps: float | None, places: Int64, done: Callable[[int], None], *, hardened: bool
@@ -220,11 +247,11 @@ class _State:
                 hardened=hardened,
                 name=album.names[place],
                 label=album.labels[place],
-                answer=side.answers[place],
+                answer=side.judged.answers[place],
                 clean=album.pixels[place],
                 pixels=side.pixels[place],
                 l2=_l2(album.pixels[place], side.pixels[place]),
-                stands=bool(side.stands[place]),
+                stands=bool(side.judged.stands[place]),
             )
             for place in range(len(album.names))
         ]

@@ -70,7 +70,8 @@ class Row:
     raw, hardened: of pictures whose label stands under the attack. certified: whose label is proven to stand under
     any change of l2 size eps; None for attacks in linf. queries: of each picture in the mean, of the target that
     is attacked (one of the hardened classifier takes many draws). ms: of an attack on one picture, in the mean.
-    by_proof: pictures under `hardened` on which the prediction abstained and the certificate decides.
+    by_proof: pictures under `hardened` on which the prediction abstained and the certificate decides. raw_failed:
+    pictures whose last query of the raw classifier failed; these stand as they did before.
     """
 
     attack: str
@@ -84,6 +85,7 @@ class Row:
     raw_ms: float
     hardened_ms: float
     by_proof: int
+    raw_failed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,10 +106,14 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """raw, hardened: clean accuracy. certificates: of each picture. rows, shown: by attack and eps."""
+    """raw, hardened: clean accuracy. certificates: of each picture. rows, shown: by attack and eps.
+
+    broken: what to say of each proof that an attack broke.
+    """
 
     raw: float
     hardened: float
     certificates: Sequence[Certificate]
-    rows: Sequence[Row]
-    shown: Sequence[Shown]
+    rows: Sequence[Row] = ()
+    shown: Sequence[Shown] = ()
+    broken: Sequence[str] = ()

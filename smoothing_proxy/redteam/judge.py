@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from smoothing_proxy.errors import BackendError
 from smoothing_proxy.redteam.asked import Asked
 from smoothing_proxy.redteam.queries import Queries
 from smoothing_proxy.redteam.targets import Int64, UInt8
@@ -51,6 +52,10 @@ class Judge(Asked):
 
         Raises the BackendError of a query that failed: it is no success of an attack.
         """
+        return [_answered(one) for one in self.raw_or_failed(pixels, subjects)]
+
+    def raw_or_failed(self, pixels: Sequence[UInt8], subjects: Int64) -> list[Label | BackendError | None]:
+        """The same, with the error of each query that failed in its place."""
         return self.each(self._raw, pixels, subjects)
 
     def predict(self, pixels: Sequence[UInt8], subjects: Int64) -> list[Prediction]:
@@ -62,12 +67,10 @@ class Judge(Asked):
         warm(self.certifying)
         return self.each(self._certify, pixels, subjects)
 
-    async def _raw(self, picture: Picture) -> Label | None:
+    async def _raw(self, picture: Picture) -> Label | BackendError | None:
         label, _ = await self.sampler.clean(picture, Recalled(), number=CLEAN)
         outcome = self.listener.outcomes.pop(picture.id)
-        if outcome.error is not None:
-            raise outcome.error
-        return label
+        return label if outcome.error is None else outcome.error
 
     async def _predict(self, picture: Picture) -> Prediction:
         return await self._verdict(picture, predict_plan(self.predicting))
@@ -79,3 +82,9 @@ class Judge(Asked):
         verdict, cost = await self.sampler.run(picture, plan, Recalled())
         self.listener.forget(picture)
         return replace(verdict, cost=cost.at(self.classifier.backend.price_usd))
+
+
+def _answered(answer: Label | BackendError | None) -> Label | None:
+    if isinstance(answer, BackendError):
+        raise answer
+    return answer

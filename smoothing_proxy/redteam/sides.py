@@ -10,6 +10,7 @@ from typing import Self
 from smoothing_proxy.backends.labels import LabelMap
 from smoothing_proxy.config import NamedOptions, ProxyConfig
 from smoothing_proxy.redteam.asked import AskedTarget, HardenedTarget
+from smoothing_proxy.redteam.coded import coded
 from smoothing_proxy.redteam.defended import defended
 from smoothing_proxy.redteam.judge import Judge
 from smoothing_proxy.redteam.networks import Network, differentiable
@@ -100,7 +101,8 @@ class ConfiguredSides:
     def _raw(self, surrogate: bool) -> Network:  # noqa: FBT001
         named = self._surrogate if surrogate and self._surrogate is not None else self._config.backend
         label_map: LabelMap | None = self._config.labels
-        return differentiable(named.name, label_map=label_map, **named.options)
+        network = differentiable(named.name, label_map=label_map, **named.options)
+        return coded(network, self._classifier.encoding)
 
     def _hardened(self, *, surrogate: bool) -> Network:
         return defended(

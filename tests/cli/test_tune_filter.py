@@ -50,6 +50,13 @@ def test_wavelets_are_drawn_and_pictures_are_taken_at_the_working_size(
     assert (tmp_path / "w" / "sweep.png").stat().st_size > 10_000
 
 
+def test_a_folder_that_cannot_be_written_is_refused(invoke: Invoke, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = invoke("tune-filter", photos, "--sigma", "0.1", "--filter", "median:3", "--out", "file")
+    assert result.exit_code == 2
+    assert "file: cannot be written: " in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

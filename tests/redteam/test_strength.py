@@ -14,7 +14,7 @@ from smoothing_proxy.config import NamedOptions, ProxyConfig
 from smoothing_proxy.denoisers.registry import denoiser
 from smoothing_proxy.errors import BackendUnavailableError, ConfigError
 from smoothing_proxy.redteam.attacks.run import ScaleWarning, check_eps, run_attack
-from smoothing_proxy.redteam.compare import _Side, _State
+from smoothing_proxy.redteam.compare import _Judged, _Side, _State
 from smoothing_proxy.redteam.comparison import Question
 from smoothing_proxy.redteam.grid import Norm, distances, rounded, to_pixels
 from smoothing_proxy.redteam.judge import Judge
@@ -169,7 +169,7 @@ def test_a_query_of_the_raw_classifier_that_failed_is_no_success_of_an_attack() 
 
 def test_a_picture_that_was_wrong_before_an_attack_does_not_stand_under_it() -> None:
     yes, no = np.array([True]), np.array([False])
-    side = _Side([], np.array([0.1]), yes, no, [], 1.0, 1.0)
+    side = _Side([], np.array([0.1]), _Judged(yes, [], no), 1.0, 1.0)
     state = _State(
         Question(attacks=("pgd",), eps=(0.5,), norm="linf"),
         album=_Nothing(),  # type: ignore[arg-type]
@@ -180,7 +180,7 @@ def test_a_picture_that_was_wrong_before_an_attack_does_not_stand_under_it() -> 
         raw=no,
         hardened=yes,
     )
-    row, _ = state._row("pgd", 0.5, side, side)
+    row, _, _ = state._row("pgd", 0.5, side, side)
     assert (row.raw, row.hardened) == (0.0, 1.0)
 
 

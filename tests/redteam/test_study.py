@@ -94,9 +94,10 @@ def test_a_table_is_made_again_from_kept_cells_without_an_attack(file: Path) -> 
     assert len(made) == 1 + len(ROWS) + 3, "what is made on one row is made once for all"
     for path in (file.parent / "out").glob("shades.*"):
         path.unlink()
-    study, store = prepare(load_study(file)), CellStore(file.parent / "out")
+    study = prepare(load_study(file))
     seen = {name: opened.network.seen for name, opened in study.networks.items()}
-    study.run(store)
+    with CellStore(file.parent / "out") as store:
+        study.run(store)
     assert {name: opened.network.seen for name, opened in study.networks.items()} == seen
     assert run(str(file), "--out", "out").stdout == first.stdout
     assert (file.parent / "out" / "cells.jsonl").read_bytes() == kept
@@ -156,7 +157,8 @@ def test_a_line_that_a_kill_tore_is_dropped_and_a_line_of_something_else_is_refu
     cells = file.parent / "out" / "cells.jsonl"
     whole = cells.read_bytes()
     cells.write_bytes(whole + whole[:40])
-    assert len(CellStore(file.parent / "out")) == whole.count(b"\n")
+    with CellStore(file.parent / "out") as store:
+        assert len(store) == whole.count(b"\n")
     assert cells.read_bytes() == whole
     cells.write_bytes(whole + b'{"no": "cell"}\n')
     refused = run(str(file), "--out", "out", "--set", "attacks=[]")

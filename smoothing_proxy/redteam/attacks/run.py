@@ -21,8 +21,10 @@ from smoothing_proxy.settings_file import parse_settings
 
 __all__ = ["ScaleWarning", "check_eps", "check_side", "run_attack"]
 
-FURTHER = (1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5)
-"""How much further along the same line a nearest picture is looked for that stays another answer in bytes."""
+FURTHER = (1.0, 1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2.0, 3.0, 5.0)
+"""How much further along the same line a nearest picture is looked for that stays another answer in bytes: where
+the way is of a few levels in all, bytes point in quite another direction.
+"""
 
 LOOKS = 8
 """At a nearest picture, of a target that answers by chance: one answer alone may be luck."""

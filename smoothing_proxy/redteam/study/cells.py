@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from smoothing_proxy.errors import ConfigError
 
@@ -31,7 +36,8 @@ class Cell:
     right: of each picture, whether the answer is its label. l2: distance of each from its clean picture, on the
     [0, 1] scale; for "certified" the radius of each. attacked: pictures that the attack had to change, those that
     were right before it. reached: how many of these the attack says it turned. queries: that the attack asked.
-    seconds: of making the attack. ms: of the defence for one answer.
+    seconds: of making the attack. ms: of the defence for one answer. broken: numbers, in the study, of pictures
+    whose proof the attack broke.
     """
 
     kind: str
@@ -42,6 +48,7 @@ class Cell:
     queries: int = 0
     seconds: float = 0.0
     ms: float = 0.0
+    broken: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,17 +66,38 @@ class Adversarial:
 class CellStore:
     """Cells by the digest of all that decides them, and adversarial pictures by theirs.
 
-    folder: gets cells.jsonl and adversarial/; what it holds already is taken. Raises ConfigError where it cannot.
+    folder: gets cells.jsonl and adversarial/; what it holds already is taken. It is held by one process at a time:
+    close the store, or use it as a context manager. Raises ConfigError where it cannot be had, or written to.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "cells.jsonl"
         self._adversarial = folder / "adversarial"
+        self._lock = FileLock(folder / "cells.lock")
         try:
             self._adversarial.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
             self._cells = self._read()
+        except Timeout:
+            raise ConfigError(f"{folder}: another process is working on this study") from None
         except OSError as error:
+            self.close()
             raise ConfigError(f"{folder}: cannot keep a study's cells: {error}") from error
+        except ConfigError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the folder. Calling it twice is fine."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -81,7 +109,7 @@ class CellStore:
     def put(self, key: str, cell: Cell, told: Mapping[str, Any]) -> None:
         """Keep it, on the disk when this returns. told: what it is, for whoever reads the file."""
         line = json.dumps({"key": key, **told, "cell": asdict(cell)})
-        with self._path.open("a", encoding="utf-8") as stream:
+        with _written(self._path), self._path.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -90,7 +118,8 @@ class CellStore:
     def adversarial(self, key: str) -> Adversarial | None:
         """What an attack made before; a damaged file is as none."""
         try:
-            with np.load(self._adversarial / f"{key}.npz", allow_pickle=False) as kept:
+            path = self._adversarial / f"{key}.npz"
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
                 return Adversarial(
                     kept["pictures"],
                     kept["attacked"],
@@ -98,17 +127,18 @@ class CellStore:
                     int(kept["queries"]),
                     float(kept["seconds"]),
                 )
-        except (OSError, KeyError, ValueError, EOFError):
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
     def keep_adversarial(self, key: str, made: Adversarial) -> None:
         """Whole or not at all, whenever the process is killed."""
         part = self._adversarial / f"{key}.part"
-        with part.open("wb") as stream:
-            np.savez(stream, **asdict(made))
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(self._adversarial / f"{key}.npz")
+        with _written(part):
+            with part.open("wb") as stream:
+                np.savez(stream, **asdict(made))
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(self._adversarial / f"{key}.npz")
 
     def _read(self) -> dict[str, Cell]:
         """The cells of the file. A last line without an end, of a process that was killed, is cut off."""
@@ -128,6 +158,16 @@ class CellStore:
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(f"{self._path}: line {number} is no cell of a study: {error}") from error
         return found
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written: {error}; what was finished before is kept, and the same command goes on"
+        ) from error
 
 
 def digest(*parts: Any) -> str:

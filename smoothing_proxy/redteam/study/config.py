@@ -24,6 +24,7 @@ from smoothing_proxy.settings_file import Settings, load_settings
 from smoothing_proxy.stats.binomial import lower_bound
 
 __all__ = [
+    "LARGEST_SEED",
     "SELF",
     "AttackEntry",
     "ClassifierEntry",
@@ -35,6 +36,9 @@ __all__ = [
     "evenly",
     "load_study",
 ]
+
+LARGEST_SEED = 2**63 - 1
+"""Generators take 64 bits, and attacks count on from the seed."""
 
 SELF = "self"
 """An attack that is made on each row itself: it knows the defence."""
@@ -159,7 +163,7 @@ class StudyConfig(Settings):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-    seed: NonNegativeInt = 0
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     pictures: NonNegativeInt = 200
     data: DataEntry
     classifiers: tuple[ClassifierEntry, ...] = Field(min_length=1)

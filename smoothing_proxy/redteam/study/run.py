@@ -15,7 +15,6 @@ from smoothing_proxy.errors import ConfigError, SmoothingProxyError
 from smoothing_proxy.redteam.attacks.registry import attack_named
 from smoothing_proxy.redteam.attacks.run import check_side
 from smoothing_proxy.redteam.grid import Pictures, check_norm, distances
-from smoothing_proxy.redteam.proof import BrokenProofError
 from smoothing_proxy.redteam.study.cells import CERTIFIED, CLEAN, Adversarial, Cell, CellStore, digest
 from smoothing_proxy.redteam.study.config import AttackEntry, Row, StudyConfig
 from smoothing_proxy.redteam.study.making import check_attack, make
@@ -122,7 +121,7 @@ class Study:
         beyond = _beyond(attack, made.pictures, clean)
         shown = np.where(beyond[:, None, None, None], clean, made.pictures)
         answers = self.pipelines[row.name].answers(shown, chosen)
-        self._check_proofs(row, shown, chosen, np.flatnonzero(answers != labels), store)
+        broken = self._broken_proofs(row, shown, chosen, np.flatnonzero(answers != labels), store)
         far = distances(made.pictures, clean, "l2")
         return Cell(
             kind="attack",
@@ -132,21 +131,49 @@ class Study:
             reached=int(np.count_nonzero(made.reached & made.attacked & ~beyond)),
             queries=made.queries,
             seconds=round(made.seconds, 3),
+            broken=tuple(broken),
         )
 
-    def _check_proofs(
+    def broken_proofs(self, store: CellStore) -> list[str]:
+        """What to say of each proof that an attack of the finished cells broke."""
+        return [
+            self._complaint(row, what, number, store)
+            for row, what in self.cells()
+            if (cell := store.get(self.key(row, what))) is not None
+            for number in cell.broken
+        ]
+
+    def _complaint(self, row: Row, what: AttackEntry | str, number: int, store: CellStore) -> str:
+        cell, name = store.get(self.key(row, what)), what if isinstance(what, str) else what.name
+        assert cell is not None
+        assert row.defence.smoothing is not None
+        shown = 0 if isinstance(what, str) else what.pictures
+        far = cell.l2[self.gallery.evenly(shown).index(number)]
+        return (
+            f"{self.gallery.names[number]}: proven to keep its label within l2 radius "
+            f"{self._radii(row, store).get(number, 0.0):.4f} by {row.name}, and {name!r} changed it at {far:.4f}; "
+            f"more often than alpha = {row.defence.smoothing.alpha:g} that is a bug here: please report it"
+        )
+
+    def _radii(self, row: Row, store: CellStore) -> dict[int, float]:
+        """How far the right label of each picture is proven to stand; those without such a proof are left out."""
+        certified, smoothing = store.get(self.key(row, CERTIFIED)), row.defence.smoothing
+        if certified is None or smoothing is None:
+            return {}
+        numbers = self.gallery.evenly(smoothing.certify_pictures)
+        return {i: far for i, right, far in zip(numbers, certified.right, certified.l2, strict=True) if right}
+
+    def _broken_proofs(
         self, row: Row, shown: Pictures, chosen: list[int], wrong: npt.NDArray[np.int64], store: CellStore
-    ) -> None:
-        """Raises BrokenProofError where a label that was proven to stand has no majority of many fresh votes.
+    ) -> list[int]:
+        """Numbers of the pictures whose proven label has no majority of many fresh votes.
 
         A majority of few votes may be another one by chance; the table takes the certificate's word there.
         """
-        certified, smoothing = store.get(self.key(row, CERTIFIED)), row.defence.smoothing
-        if certified is None or smoothing is None:
-            return
-        pipeline, labels = self.pipelines[row.name], self._labels(row)
-        numbers = self.gallery.evenly(smoothing.certify_pictures)
-        radii = {i: far for i, right, far in zip(numbers, certified.right, certified.l2, strict=True) if right}
+        radii, smoothing = self._radii(row, store), row.defence.smoothing
+        if not radii or smoothing is None:
+            return []
+        pipeline, labels, broken = self.pipelines[row.name], self._labels(row), []
         far = distances(shown, self.gallery.pictures[chosen], "l2")
         for place in wrong:
             number = chosen[place]
@@ -154,12 +181,8 @@ class Study:
                 votes = pipeline.further_votes(shown[place], number, smoothing.n, 0)
                 others = smoothing.n - int(votes[labels[number]])
                 if lower_bound(others, smoothing.n, DOUBT) > 0.5:
-                    raise BrokenProofError(
-                        f"{self.gallery.names[number]}: proven to keep its label within l2 radius "
-                        f"{radii[number]:.4f} by {row.name}, and an attack took it away at {far[place]:.4f}: "
-                        f"{others} of {smoothing.n} votes. More often than alpha = {smoothing.alpha:g} that is a "
-                        "bug in this package: please report it"
-                    )
+                    broken.append(number)
+        return broken
 
     def _adversarial(self, row: Row, attack: AttackEntry, chosen: list[int], store: CellStore) -> Adversarial:
         """Made on the row that the attack knows, once for all the rows that are shown them."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from smoothing_proxy.redteam.study.cells import CERTIFIED, CLEAN, Cell
 from smoothing_proxy.redteam.study.config import SELF, AttackEntry, Row, StudyConfig, evenly
 from smoothing_proxy.redteam.study.making import copies_behind
+from smoothing_proxy.redteam.study.notes import notes_of
 from smoothing_proxy.redteam.study.verdicts import decided
 from smoothing_proxy.stats.curves import Share, share_of
 
@@ -35,6 +36,7 @@ class Line:
     before, theirs: accuracy of the row, and of that which it was made on, on the same pictures without the attack.
     queries, ms: of the defence for one answer. asked, took_ms: of the attack for each picture. draws: noisy copies
     behind each query or pass of the attack. by_proof: of the right answers, those that a certificate decides.
+    broken: proofs that the attack broke.
     """
 
     row: Row
@@ -53,6 +55,7 @@ class Line:
     took_ms: float = math.nan
     ms: float = math.nan
     by_proof: int = 0
+    broken: int = 0
 
 
 def lines_of(config: StudyConfig, find: Finder) -> list[Line]:
@@ -83,7 +86,10 @@ def markdown(config: StudyConfig, lines: Sequence[Line], pictures: int) -> str:
     proven = [f"{line.row.name}, {line.column} ({line.by_proof})" for line in lines if line.by_proof]
     if proven:
         head += f"Right by a certificate that covers the change, against a chance majority: {'; '.join(proven)}.\n"
-    parts = [head, _accuracies(config, lines), _efforts(lines), _falls(config, lines)]
+    broken = [f"{line.row.name}, {line.column} ({line.broken})" for line in lines if line.broken]
+    if broken:
+        head += f"**Proofs that an attack broke: {'; '.join(broken)}.**\n"
+    parts = [head, _accuracies(config, lines), notes_of(config), _efforts(lines), _falls(config, lines)]
     return "\n".join(part for part in [*parts, f"{config.note}\n" if config.note else ""] if part)
 
 
@@ -116,7 +122,9 @@ def _attacked(config: StudyConfig, row: Row, attack: AttackEntry, find: Finder) 
     right, by_proof = list(cell.right), 0
     if clean is not None:
         many, certified = len(clean.right), find(row, CERTIFIED)
-        right, by_proof = decided(row, right, cell.l2, certified, pictures=many, shown=attack.pictures)
+        right, by_proof = decided(
+            row, right, cell.l2, certified, pictures=many, shown=attack.pictures, broken=cell.broken
+        )
     before = _on(_clean(row, find)[0], attack)
     far = [l2 for l2, had_to in zip(cell.l2, cell.attacked, strict=True) if had_to]
     mean = _mean(far) if far else math.nan
@@ -136,6 +144,7 @@ def _attacked(config: StudyConfig, row: Row, attack: AttackEntry, find: Finder) 
         draws=copies_behind(attack, maker.defence),
         took_ms=1000 * cell.seconds / len(cell.right),
         by_proof=by_proof,
+        broken=len(cell.broken),
     )
 
 

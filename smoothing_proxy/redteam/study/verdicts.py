@@ -19,11 +19,19 @@ def covered(l2: float, radius: float) -> bool:
 
 
 def decided(
-    row: Row, right: Sequence[bool], l2: Sequence[float], certified: Cell | None, *, pictures: int, shown: int
+    row: Row,
+    right: Sequence[bool],
+    l2: Sequence[float],
+    certified: Cell | None,
+    *,
+    pictures: int,
+    shown: int,
+    broken: Sequence[int] = (),
 ) -> tuple[list[bool], int]:
     """Which answers are right, and how many of these are so by proof alone.
 
     right, l2: of the row's votes on the evenly spread `shown` (0: all) of so many `pictures`. certified: its cell.
+    broken: numbers of pictures whose proof the attack broke, so that it decides nothing.
     """
     smoothing = row.defence.smoothing
     if certified is None or smoothing is None:
@@ -33,7 +41,7 @@ def decided(
     found, by_proof = [], 0
     for number, one, far in zip(evenly(pictures, shown), right, l2, strict=True):
         proven, radius = proofs.get(number, (False, 0.0))
-        verdict = proven if covered(far, radius) else one
+        verdict = proven if covered(far, radius) and number not in broken else one
         found.append(verdict)
         by_proof += verdict and not one
     return found, by_proof

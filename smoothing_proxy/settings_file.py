@@ -78,7 +78,7 @@ def _put(tables: dict[str, Any], keys: list[str], value: Any, override: str) -> 
             inner = inner[int(key)] if isinstance(inner, list) else inner.setdefault(key, {})
         inner[int(keys[-1]) if isinstance(inner, list) else keys[-1]] = value
     except (IndexError, ValueError, TypeError, AttributeError):
-        raise ConfigError(f"--set {override}: no such entry in the file") from None
+        raise ConfigError(f"--set {override.partition('=')[0]}: no such entry in the file") from None
 
 
 def _fault(kind: type[BaseModel], loc: tuple[int | str, ...], fault: str, message: str) -> str:

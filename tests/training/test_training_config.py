@@ -54,6 +54,13 @@ def test_a_fault_is_named_with_its_key_and_the_nearest_known_one(tiny: Path, ove
     assert says in str(error.value)
 
 
+def test_a_value_that_leads_nowhere_is_not_repeated(tiny: Path) -> None:
+    """It may be the address of a data set, with its signature."""
+    with pytest.raises(ConfigError, match=r"--set data\.source\.0: no such entry") as error:
+        load_config(tiny, ["data.source='x'", "data.source.0=https://files.example.com/a.zip?signature=SECRET"])
+    assert "SECRET" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("overrides", "best"),
     [

@@ -38,7 +38,6 @@ SMALL = (
     "blur-small",
     "blur-photographs-small",
     "three-defences-small",
-    "three-defences-unseen-small",
     "photographs-small",
 )
 FULL = ("dwt", "blur", "blur-photographs", "three-defences", "photographs")

@@ -50,6 +50,8 @@ canaries = false
 
 [transport]
 requests_per_s = 5000
+start_per_s = 1000
+min_per_s = 1000
 attempts = 8
 backoff_base_s = 0.02
 backoff_max_s = 0.1
